@@ -1,0 +1,8 @@
+//! hob runs functions on a small board the way AWS Lambda runs them.
+#![cfg_attr(not(any(feature = "server", test)), no_std)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod limits;
+pub mod pool;

@@ -1,0 +1,68 @@
+//! Every capacity and every default, in one place.
+//!
+//! `*_MAX` is a compile-time capacity: reaching it is an answer, never a crash. What an operator
+//! may set below it is a `*_limit` in `hob.toml`. Relations between capacities are asserted here,
+//! at compile time.
+
+/// Slots in the table: the most processes that serve functions at one time.
+pub const SLOTS_MAX: usize = 256;
+
+/// Functions known at one time.
+pub const FUNCTIONS_MAX: usize = 128;
+
+/// Versions the pool keeps: for each function the one that serves and one on its way out.
+pub const VERSIONS_MAX: usize = 2 * FUNCTIONS_MAX;
+
+/// Invocations that wait for a worker at one time, over all functions.
+pub const WAITING_MAX: usize = 256;
+
+/// Actions one placement can ask of the host: settle an invocation, and forget the version whose
+/// last waiter that was. Everything else asks for one.
+pub const PLACEMENT_ACTIONS: usize = 2;
+
+/// Actions one event can ask of the host:
+/// 2 for the event itself (settle its invocation and stop its worker),
+/// 1 to forget a version whose last worker this was,
+/// 2 placements; more of them take one more event each.
+pub const ACTIONS_MAX: usize = 2 + 1 + 2 * PLACEMENT_ACTIONS;
+
+/// Slots when nobody says otherwise.
+pub const SLOTS_DEFAULT: u16 = 16;
+
+/// How long an invocation waits for a worker before it is refused.
+pub const QUEUE_WAIT_MS_DEFAULT: u32 = 1_000;
+
+/// How long a worker sits idle before it is stopped.
+pub const IDLE_TIMEOUT_S_DEFAULT: u32 = 600;
+
+/// How long a stopped worker may take to clean up before it is killed.
+pub const GRACE_MS_DEFAULT: u32 = 500;
+
+/// How long a worker may take from its spawn to its first request for work, as on Lambda.
+pub const INIT_LIMIT_MS: u32 = 10_000;
+
+/// How long an invocation waits for a worker that has replied but not yet asked for more, before
+/// it takes another worker. Runtimes need well under a millisecond for that step; 8 ms leaves
+/// room for a board with one slow core, and is still shorter than any interpreter's start.
+pub const PATIENCE_MS: u32 = 8;
+
+/// Starts of one invocation's worker: the first try, and one more inside the invocation.
+pub const STARTS_MAX: u8 = 2;
+
+/// Wait before a version that failed to start is tried again: doubled each time from here ...
+pub const BACKOFF_MS_MIN: u32 = 1_000;
+/// ... up to here, so a broken function costs a board one start a minute.
+pub const BACKOFF_MS_MAX: u32 = 60_000;
+/// Wait after the machine refused a process: 50 ms is at most 20 futile attempts a second.
+pub const SPAWN_PAUSE_MS: u32 = 50;
+
+const _: () = {
+    // Slots, versions and waiters name each other by u16, with u16::MAX for "none".
+    assert!(SLOTS_MAX < u16::MAX as usize);
+    assert!(WAITING_MAX < u16::MAX as usize);
+    assert!(VERSIONS_MAX < u16::MAX as usize);
+    assert!(SLOTS_DEFAULT as usize <= SLOTS_MAX);
+    // A worker that needs its whole grace must not outlast the line's patience by default.
+    assert!(GRACE_MS_DEFAULT < QUEUE_WAIT_MS_DEFAULT);
+    assert!(BACKOFF_MS_MIN <= BACKOFF_MS_MAX);
+};
