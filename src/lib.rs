@@ -6,3 +6,7 @@ extern crate std;
 
 pub mod limits;
 pub mod pool;
+pub mod wire;
+
+#[cfg(feature = "handler")]
+pub use wire::handler;

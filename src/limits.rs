@@ -26,6 +26,12 @@ pub const PLACEMENT_ACTIONS: usize = 2;
 /// 2 placements; more of them take one more event each.
 pub const ACTIONS_MAX: usize = 2 + 1 + 2 * PLACEMENT_ACTIONS;
 
+/// Largest event a synchronous invocation may carry, as on Lambda.
+pub const PAYLOAD_MAX: usize = 6 * 1024 * 1024;
+
+/// Largest reply a function may give, as on Lambda: 6 MiB and a little.
+pub const REPLY_MAX: usize = PAYLOAD_MAX + 100;
+
 /// Slots when nobody says otherwise.
 pub const SLOTS_DEFAULT: u16 = 16;
 

@@ -81,11 +81,11 @@ impl Shares {
         &mut self,
         function: FunctionId,
         reserved: Option<u16>,
-        provisioned: core::ops::Range<u16>,
+        (before, after): (u16, u16),
     ) {
         let share = self.get_mut(function);
         share.reserved = reserved;
-        share.provisioned = share.provisioned + provisioned.end - provisioned.start;
+        share.provisioned = share.provisioned + after - before;
         self.recount();
     }
 
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_reservation_is_guarantee_and_ceiling() {
         let mut shares = shares(4);
-        shares.configure(A, Some(1), 0..0);
+        shares.configure(A, Some(1), (0, 0));
         for _ in 0..3 {
             assert!(shares.may_take(B));
             shares.take(B);
@@ -174,11 +174,11 @@ mod tests {
     #[test]
     fn provisioned_workers_come_out_of_the_reservation_or_the_common_rest() {
         let mut shares = shares(5);
-        shares.configure(A, Some(2), 0..2);
+        shares.configure(A, Some(2), (0, 2));
         assert!(!shares.may_take(A), "all that A reserved is provisioned");
-        shares.configure(B, None, 0..1);
+        shares.configure(B, None, (0, 1));
         assert_eq!(shares.common(), 2);
-        shares.configure(B, None, 1..0);
+        shares.configure(B, None, (1, 0));
         assert_eq!(shares.common(), 3);
     }
 
@@ -188,18 +188,18 @@ mod tests {
         shares.take(A);
         shares.take(B);
         assert_eq!(shares.common_used(), 2);
-        shares.configure(A, Some(2), 0..0);
+        shares.configure(A, Some(2), (0, 0));
         assert_eq!((shares.common(), shares.common_used()), (2, 1));
         shares.give(A);
         assert_eq!(shares.common_used(), 1);
-        shares.configure(A, None, 0..0);
+        shares.configure(A, None, (0, 0));
         assert_eq!((shares.common(), shares.common_used()), (4, 1));
     }
 
     #[test]
     fn a_table_reserved_beyond_its_size_leaves_nothing_in_common() {
         let mut shares = shares(2);
-        shares.configure(A, Some(3), 0..0);
+        shares.configure(A, Some(3), (0, 0));
         assert!(!shares.may_take(B));
     }
 }

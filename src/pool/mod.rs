@@ -199,7 +199,7 @@ impl Pool {
         let version = self.known(id);
         let (after, missing) = (version.provisioned_target(), version.missing());
         self.missing += missing;
-        self.shares.configure(settings.function, settings.reserved, before..after);
+        self.shares.configure(settings.function, settings.reserved, (before, after));
         self.drop_surplus(now, id);
     }
 
@@ -233,7 +233,7 @@ impl Pool {
         self.missing -= missing;
         // The successor was configured first, so its reservation is the one that counts.
         let reserved = successor.map_or(reserved, |s| self.known(s).settings.reserved);
-        self.shares.configure(function, reserved, target..0);
+        self.shares.configure(function, reserved, (target, 0));
         let mut at = None;
         while let Some(ticket) = self.line.after(at) {
             at = Some(ticket);
