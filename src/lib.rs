@@ -4,6 +4,10 @@
 #[cfg(test)]
 extern crate std;
 
+#[cfg(feature = "server")]
+pub mod http;
+#[cfg(feature = "server")]
+pub mod io;
 pub mod limits;
 pub mod pool;
 pub mod wire;

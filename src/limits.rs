@@ -32,6 +32,36 @@ pub const PAYLOAD_MAX: usize = 6 * 1024 * 1024;
 /// Largest reply a function may give, as on Lambda: 6 MiB and a little.
 pub const REPLY_MAX: usize = PAYLOAD_MAX + 100;
 
+/// Client connections at one time, over all listeners of the API.
+pub const CONNECTIONS_MAX: usize = 512;
+/// Bytes of a request head: the API's clients send below 8 KiB.
+pub const HEAD_MAX: usize = 64 * 1024;
+/// Bytes of a request head from a worker: a 1 MiB error cause in one field, as on Lambda.
+pub const RUNTIME_HEAD_MAX: usize = 1024 * 1024 + 64 * 1024;
+/// Time a client has for a request head, and the least it has for a body.
+pub const HEAD_MS: u32 = 20_000;
+/// Rate below which a client that sends or takes a body is given up: a modem is faster.
+pub const BODY_BYTES_PER_S_MIN: usize = 4 * 1024;
+/// Time a connection may idle between requests: longer than SDKs keep theirs (60 s).
+pub const IDLE_MS: u32 = 75_000;
+/// Time between looks at connections' deadlines: two wake-ups a minute while some are open.
+pub const SWEEP_MS: u32 = 30_000;
+/// Time to wait after the system refused to accept (no descriptors, no memory).
+pub const ACCEPT_PAUSE_MS: u32 = 100;
+/// How much of a refused request is still read so that its client gets to read the answer ...
+pub const DRAIN_BYTES_MAX: usize = 80 * 1024 * 1024;
+/// ... and for how long.
+pub const DRAIN_MS: u32 = 5_000;
+
+/// First size of a buffer: a request with its head and a small payload.
+pub const BUFFER_SIZE: usize = 4 * 1024;
+/// Largest buffer that is kept for reuse; what a large payload needed goes back to the system.
+pub const BUFFER_KEPT_MAX: usize = 16 * 1024;
+/// Buffers kept for reuse: more are in use at one moment only under load.
+pub const BUFFERS_KEPT: usize = 16;
+/// Bytes of all buffers together: ten of the largest events, each with its reply.
+pub const BUFFERS_BYTES_DEFAULT: usize = 128 * 1024 * 1024;
+
 /// Slots when nobody says otherwise.
 pub const SLOTS_DEFAULT: u16 = 16;
 

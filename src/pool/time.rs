@@ -10,6 +10,9 @@ impl Instant {
     /// The host's start.
     pub const ZERO: Instant = Instant(0);
 
+    /// The end of time: a deadline that does not come.
+    pub const NEVER: Instant = Instant(u64::MAX);
+
     /// The instant `us` microseconds after the host started.
     pub const fn from_micros(us: u64) -> Instant {
         Instant(us)

@@ -3,7 +3,9 @@
 //! On Linux, [`run`] is all there is to it:
 //!
 //! ```no_run
-//! hob::handler::run(|event, _context| Ok(event.to_vec()))
+//! fn main() -> std::io::Result<()> {
+//!     hob::handler::run(|event, _context| Ok(event.to_vec()))
+//! }
 //! ```
 //!
 //! The core, [`serve`], needs no operating system, no heap and no clock: anything that implements

@@ -1,0 +1,336 @@
+//! One connection: requests in, replies out, in order.
+//!
+//! An idle connection holds no buffer. A request's head and body stand in one buffer, which can
+//! be taken away whole, so that a payload is never copied on its way to a worker.
+
+use std::cell::Cell;
+use std::io::IoSlice;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use rustix::net::Shutdown;
+
+use super::Refused;
+use super::body::Chunked;
+use super::head::{self, BodyKind, Head};
+use super::listener::{Limits, Peers};
+use super::reply::ReplyHead;
+use crate::io::buffer::NoRoom;
+use crate::io::reactor::Interest;
+use crate::io::{Buffer, Buffers, Io, Reactor};
+use crate::limits::{BODY_BYTES_PER_S_MIN, BUFFER_SIZE, DRAIN_BYTES_MAX, DRAIN_MS};
+use crate::pool::Instant;
+
+/// The part of a connection that the sweeper sees.
+pub struct Peer {
+    pub(super) io: Io<OwnedFd>,
+    /// When the sweeper ends it.
+    pub(super) deadline: Cell<Instant>,
+    /// Between two requests: may be ended to make room.
+    pub(super) idle: Cell<bool>,
+}
+
+/// There will be no further request, and nobody to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
+
+/// Why a request could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The client is gone.
+    Closed,
+    /// The client must be told, with [`Connection::refuse`].
+    Refused(Refused),
+}
+
+impl From<Refused> for Broken {
+    fn from(refused: Refused) -> Broken {
+        Broken::Refused(refused)
+    }
+}
+
+impl From<NoRoom> for Broken {
+    fn from(_: NoRoom) -> Broken {
+        Broken::Refused(Refused::NoRoom)
+    }
+}
+
+impl From<std::io::Error> for Broken {
+    fn from(_: std::io::Error) -> Broken {
+        Broken::Closed
+    }
+}
+
+impl From<std::io::Error> for Closed {
+    fn from(_: std::io::Error) -> Closed {
+        Closed
+    }
+}
+
+/// Where a body stands in the connection's buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// The payload.
+    pub payload: Range<usize>,
+    /// The trailers, field lines like a head's; empty without chunks.
+    pub trailers: Range<usize>,
+}
+
+/// A client's connection.
+pub struct Connection {
+    peer: Rc<Peer>,
+    peers: Rc<Peers>,
+    index: u32,
+    /// Head and body of the present request, then whatever was read beyond it.
+    buffer: Option<Buffer>,
+    /// Bytes of the buffer that belong to the present request.
+    used: usize,
+    /// Who called; `None` on a Unix socket.
+    source: Option<IpAddr>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        peer: Rc<Peer>,
+        peers: Rc<Peers>,
+        index: u32,
+        source: Option<IpAddr>,
+    ) -> Connection {
+        Connection { peer, peers, index, buffer: None, used: 0, source }
+    }
+
+    /// Who called; `None` on a Unix socket.
+    pub fn source(&self) -> Option<IpAddr> {
+        self.source
+    }
+
+    /// The descriptor.
+    pub fn io(&self) -> &Io<OwnedFd> {
+        &self.peer.io
+    }
+
+    fn reactor(&self) -> &Rc<Reactor> {
+        self.peer.io.reactor()
+    }
+
+    fn buffers(&self) -> &Rc<Buffers> {
+        &self.peers.buffers
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.peers.limits
+    }
+
+    /// The bytes read for the present request: head, body, and perhaps the start of the next.
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.as_deref().unwrap_or_default()
+    }
+
+    /// Waits for the next request's head.
+    pub async fn head(&mut self) -> Result<Head, Broken> {
+        self.forget_request();
+        let mut seen = 0;
+        loop {
+            if let Some(end) = head::end(self.bytes(), seen) {
+                if end > self.limits().head_max {
+                    return Err(Refused::HeadTooLong.into());
+                }
+                let head = head::parse(&self.bytes()[..end])?;
+                self.used = end;
+                // The handler's time is its own; the sweeper comes back with the next read.
+                self.peer.deadline.set(Instant::NEVER);
+                return Ok(head);
+            }
+            seen = self.bytes().len();
+            if seen >= self.limits().head_max {
+                return Err(Refused::HeadTooLong.into());
+            }
+            if seen == 0 {
+                self.rest().await;
+            }
+            if self.fill(BUFFER_SIZE / 2).await? == 0 {
+                return Err(Broken::Closed);
+            }
+        }
+    }
+
+    /// Idles without a buffer until the client sends something.
+    async fn rest(&mut self) {
+        self.buffer = None;
+        let peer = &self.peer;
+        peer.idle.set(true);
+        peer.deadline.set(self.reactor().now().after_ms(self.limits().idle_ms));
+        peer.io.ready(Interest::Read).await;
+        peer.idle.set(false);
+        peer.deadline.set(self.reactor().now().after_ms(self.limits().head_ms));
+    }
+
+    /// Drops the last request's bytes and keeps what was read beyond it.
+    fn forget_request(&mut self) {
+        if let Some(buffer) = &mut self.buffer {
+            if self.used >= buffer.len() {
+                self.buffer = None;
+            } else {
+                buffer.vec().drain(..self.used);
+            }
+        }
+        self.used = 0;
+    }
+
+    /// Reads once, into room for at least `room` bytes.
+    async fn fill(&mut self, room: usize) -> Result<usize, Broken> {
+        if self.buffer.is_none() {
+            self.buffer = Some(self.buffers().take()?);
+        }
+        let buffer = self.buffer.as_mut().expect("just taken");
+        buffer.reserve(room)?;
+        Ok(self.peer.io.read_into(buffer.vec()).await?)
+    }
+
+    /// Reads the body of the request whose head was just returned. Says `100 Continue` first if
+    /// the client waits for it.
+    pub async fn body(&mut self, head: &Head, payload_max: usize) -> Result<Body, Broken> {
+        let begin = head.length;
+        let length = match head.body {
+            BodyKind::Length(0) => return Ok(Body { payload: begin..begin, trailers: 0..0 }),
+            BodyKind::Length(length) => Some(length),
+            BodyKind::Chunked => None,
+        };
+        let length = match length.map(usize::try_from) {
+            Some(Ok(length)) if length <= payload_max => Some(length),
+            Some(_) => return Err(Refused::BodyTooLong.into()),
+            None => None,
+        };
+        let longest = length.unwrap_or(payload_max);
+        let ms = u32::try_from(longest / BODY_BYTES_PER_S_MIN).unwrap_or(u32::MAX / 2000) * 1000;
+        let deadline = self.reactor().now().after_ms(self.limits().head_ms + ms);
+        self.peer.deadline.set(deadline);
+        if head.expects_continue && self.bytes().len() == begin {
+            let head = ReplyHead::new(100).bare();
+            self.peer.io.write_all(&mut [IoSlice::new(head.bytes())]).await?;
+        }
+        let body = match length {
+            Some(length) => self.counted(begin, length).await?,
+            None => self.chunked(begin, payload_max).await?,
+        };
+        self.used = body.payload.end.max(body.trailers.end);
+        self.peer.deadline.set(Instant::NEVER);
+        Ok(body)
+    }
+
+    async fn counted(&mut self, begin: usize, length: usize) -> Result<Body, Broken> {
+        let end = begin + length;
+        while self.bytes().len() < end {
+            // A length is only a claim: memory grows with what really came.
+            let (here, missing) = (self.bytes().len(), end - self.bytes().len());
+            if self.fill(missing.min(here.max(BUFFER_SIZE))).await? == 0 {
+                return Err(Broken::Closed);
+            }
+        }
+        Ok(Body { payload: begin..end, trailers: 0..0 })
+    }
+
+    async fn chunked(&mut self, begin: usize, payload_max: usize) -> Result<Body, Broken> {
+        let mut chunked = Chunked::new(payload_max);
+        let mut fresh = begin;
+        loop {
+            let buffer = self.buffer.as_mut().expect("holds the head");
+            let bytes = &mut buffer.vec()[begin..];
+            let rest = begin + chunked.decode(bytes, fresh - begin)?;
+            // What follows the payload moves up to it: garbage of the framing goes.
+            let kept = begin + chunked.payload() + chunked.trailers();
+            buffer.vec().drain(kept..rest);
+            if chunked.is_done() {
+                let payload = begin..begin + chunked.payload();
+                return Ok(Body { trailers: payload.end..kept, payload });
+            }
+            fresh = kept;
+            let room = self.bytes().len().clamp(BUFFER_SIZE, 256 * 1024);
+            if self.fill(room).await? == 0 {
+                return Err(Broken::Closed);
+            }
+        }
+    }
+
+    /// Takes the present request's bytes away from the connection, without copying them.
+    pub fn detach(&mut self) -> Result<Buffer, NoRoom> {
+        let Some(mut buffer) = self.buffer.take() else { return self.buffers().take() };
+        if buffer.len() > self.used {
+            let mut beyond = self.buffers().take()?;
+            beyond.extend(&buffer[self.used..])?;
+            buffer.vec().truncate(self.used);
+            self.buffer = Some(beyond);
+        }
+        self.used = 0;
+        Ok(buffer)
+    }
+
+    /// Sends a reply, or a part of one.
+    pub async fn send(&self, parts: &mut [IoSlice<'_>]) -> Result<(), Closed> {
+        let reactor = self.reactor();
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let sent = self.peer.io.try_write(parts).map_err(|_| Closed)?;
+        if sent == length {
+            return Ok(());
+        }
+        // A client that reads slower than the minimum is as good as gone.
+        let ms = u32::try_from(length / BODY_BYTES_PER_S_MIN).unwrap_or(u32::MAX / 2000) * 1000;
+        self.peer.deadline.set(reactor.now().after_ms(self.limits().head_ms + ms));
+        let mut parts = parts;
+        IoSlice::advance_slices(&mut parts, sent);
+        self.peer.io.write_all(parts).await?;
+        self.peer.deadline.set(Instant::NEVER);
+        Ok(())
+    }
+
+    /// Answers a request that cannot be served with a JSON body, and ends the connection so that
+    /// the client gets to read the answer: what it still sends is read for a while, and dropped.
+    pub async fn refuse(self, refused: Refused) {
+        let body = format!("{{\"message\":\"{}\"}}", refused.reason());
+        let head = ReplyHead::new(refused.status())
+            .field("Content-Type", "application/json")
+            .closing(true)
+            .body(body.len());
+        let mut parts = [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())];
+        if self.send(&mut parts).await.is_ok() {
+            self.linger().await;
+        }
+    }
+
+    /// Ends a connection whose request was answered before all of it was read.
+    pub async fn linger(mut self) {
+        if rustix::net::shutdown(self.peer.io.get(), Shutdown::Write).is_err() {
+            return;
+        }
+        self.peer.deadline.set(self.reactor().now().after_ms(DRAIN_MS));
+        let mut dropped = 0;
+        while dropped < DRAIN_BYTES_MAX {
+            if let Some(buffer) = &mut self.buffer {
+                buffer.vec().clear();
+            }
+            match self.fill(BUFFER_SIZE).await {
+                Ok(n) if n > 0 => dropped += n,
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Waits until the client has hung up, at least its sending side.
+    pub async fn ended(&self) {
+        while !self.peer.io.is_ended() {
+            self.peer.io.ready(Interest::Read).await;
+            if !self.peer.io.is_ended() {
+                // A request ahead of its turn: it is read when its turn comes.
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.peers.remove(self.index);
+    }
+}

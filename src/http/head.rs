@@ -1,0 +1,292 @@
+//! Request heads: finding their end, what frames the body, and the fields by name.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use super::Refused;
+
+/// Fields in a head; real clients send about twenty.
+const FIELDS_MAX: usize = 100;
+
+/// The methods that any route knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// GET
+    Get,
+    /// HEAD
+    Head,
+    /// POST
+    Post,
+    /// PUT
+    Put,
+    /// DELETE
+    Delete,
+    /// PATCH
+    Patch,
+    /// OPTIONS
+    Options,
+}
+
+impl Method {
+    /// As it stands on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Patch => "PATCH",
+            Method::Options => "OPTIONS",
+        }
+    }
+}
+
+/// How the body is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyKind {
+    /// So many bytes; 0 for a request without a body.
+    Length(u64),
+    /// In chunks, perhaps with trailers.
+    Chunked,
+}
+
+/// The facts of one request head. Its text stays in the connection's buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// What to do.
+    pub method: Method,
+    /// Where the request target stands, relative to the head's start.
+    pub target: Range<usize>,
+    /// Bytes of the head, with the empty line that ends it.
+    pub length: usize,
+    /// How the body is framed.
+    pub body: BodyKind,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// The connection may be used again.
+    pub keep_alive: bool,
+}
+
+/// Finds the end of a head in `bytes`: the length with the empty line. Looks only at what lies
+/// behind `seen`, the bytes that held no end before, so a slow head is read once and not n times.
+pub fn end(bytes: &[u8], seen: usize) -> Option<usize> {
+    let mut at = seen.saturating_sub(3);
+    while let Some(newline) = bytes[at..].iter().position(|b| *b == b'\n') {
+        at += newline + 1;
+        match bytes.get(at..) {
+            Some([b'\n', ..]) => return Some(at + 1),
+            Some([b'\r', b'\n', ..]) => return Some(at + 2),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Reads the head that `bytes` holds, all of it and nothing else.
+pub fn parse(bytes: &[u8]) -> Result<Head, Refused> {
+    let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, &mut fields) {
+        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
+        Ok(_) => return Err(Refused::Malformed("incomplete request head")),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refused::HeadTooLong),
+        Err(_) => return Err(Refused::Malformed("malformed request head")),
+    }
+    let method = method(request.method.unwrap_or_default())?;
+    let target = request.path.unwrap_or_default();
+    let start = target.as_ptr() as usize - bytes.as_ptr() as usize;
+    let newer = request.version == Some(1);
+    let mut head = Head {
+        method,
+        target: start..start + target.len(),
+        length: bytes.len(),
+        body: BodyKind::Length(0),
+        expects_continue: false,
+        keep_alive: newer,
+    };
+    let mut framing = Framing::default();
+    let mut hosts = 0;
+    for field in request.headers.iter() {
+        let value = field.value.trim_ascii();
+        match field.name.len() {
+            4 if field.name.eq_ignore_ascii_case("host") => hosts += 1,
+            6 if field.name.eq_ignore_ascii_case("expect") => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Refused::UnknownExpectation);
+                }
+                // An HTTP/1.0 client cannot mean it.
+                head.expects_continue = newer;
+            }
+            10 if field.name.eq_ignore_ascii_case("connection") => {
+                head.keep_alive = connection(value, head.keep_alive);
+            }
+            14 if field.name.eq_ignore_ascii_case("content-length") => framing.length(value)?,
+            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => framing.coding(value)?,
+            _ => {}
+        }
+    }
+    if newer && hosts != 1 {
+        return Err(Refused::Malformed("exactly one Host field is required"));
+    }
+    head.body = framing.body(newer)?;
+    Ok(head)
+}
+
+fn method(name: &str) -> Result<Method, Refused> {
+    Ok(match name {
+        "GET" => Method::Get,
+        "HEAD" => Method::Head,
+        "POST" => Method::Post,
+        "PUT" => Method::Put,
+        "DELETE" => Method::Delete,
+        "PATCH" => Method::Patch,
+        "OPTIONS" => Method::Options,
+        _ => return Err(Refused::Malformed("unknown method")),
+    })
+}
+
+fn connection(value: &[u8], keep_alive: bool) -> bool {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii).fold(keep_alive, |keep, option| {
+        if option.eq_ignore_ascii_case(b"close") {
+            false
+        } else {
+            keep || option.eq_ignore_ascii_case(b"keep-alive")
+        }
+    })
+}
+
+/// What the framing fields said. Whatever two readers could read differently is refused, since
+/// that is how requests are smuggled past a proxy.
+#[derive(Default)]
+struct Framing {
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl Framing {
+    fn length(&mut self, value: &[u8]) -> Result<(), Refused> {
+        let bad = Refused::Malformed("malformed Content-Length");
+        if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+            return Err(bad);
+        }
+        let length = value.iter().fold(0u64, |n, digit| n * 10 + u64::from(digit - b'0'));
+        if self.length.is_some_and(|before| before != length) {
+            return Err(Refused::Malformed("contradictory Content-Length"));
+        }
+        self.length = Some(length);
+        Ok(())
+    }
+
+    fn coding(&mut self, value: &[u8]) -> Result<(), Refused> {
+        if self.chunked {
+            return Err(Refused::Malformed("repeated Transfer-Encoding"));
+        }
+        if !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(Refused::UnknownCoding);
+        }
+        self.chunked = true;
+        Ok(())
+    }
+
+    fn body(self, newer: bool) -> Result<BodyKind, Refused> {
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(Refused::Malformed("both Content-Length and Transfer-Encoding")),
+            (true, None) if !newer => Err(Refused::Malformed("chunked body in HTTP/1.0")),
+            (true, None) => Ok(BodyKind::Chunked),
+            (false, length) => Ok(BodyKind::Length(length.unwrap_or(0))),
+        }
+    }
+}
+
+/// The fields of a head (or of trailers) that was parsed before, in order.
+pub fn fields(head: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
+    head.split(|b| *b == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|b| *b == b':')?;
+        let name = std::str::from_utf8(&line[..colon]).ok()?;
+        // The request line has a space before any colon; a field name never has one.
+        (!name.contains(' ')).then(|| (name, line[colon + 1..].trim_ascii()))
+    })
+}
+
+/// The value of the field `name` (any case), the first if it comes several times.
+pub fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    fields(head).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str) -> Result<Head, Refused> {
+        let bytes = format!("{}\r\n\r\n", text.replace('\n', "\r\n"));
+        assert_eq!(end(bytes.as_bytes(), 0), Some(bytes.len()), "{text}");
+        parse(bytes.as_bytes())
+    }
+
+    #[test]
+    fn the_end_is_found_wherever_the_reads_were_cut() {
+        let bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST";
+        for cut in 0..27 {
+            assert_eq!(end(&bytes[..cut], 0), None, "cut at {cut}");
+            assert_eq!(end(bytes, cut), Some(27), "seen {cut}");
+        }
+        assert_eq!(end(b"GET / HTTP/1.1\nHost: a\n\nX", 0), Some(24));
+    }
+
+    #[test]
+    fn framing_that_can_be_read_two_ways_is_refused() {
+        let post = "POST / HTTP/1.1\nHost: a\n";
+        for (fields, status) in [
+            ("Content-Length: 5\nContent-Length: 6", 400),
+            ("Content-Length: 5\nTransfer-Encoding: chunked", 400),
+            ("Transfer-Encoding: chunked\nTransfer-Encoding: chunked", 400),
+            ("Transfer-Encoding: gzip, chunked", 501),
+            ("Transfer-Encoding: chunked, identity", 501),
+            ("Content-Length: +5", 400),
+            ("Content-Length: 5, 5", 400),
+            ("Content-Length: ", 400),
+            ("Content-Length: 99999999999999999999", 400),
+            ("Content-Length : 5", 400),
+            ("Host: b", 400),
+            ("Expect: 200-ok", 417),
+        ] {
+            let refused = head(&format!("{post}{fields}")).expect_err(fields);
+            assert_eq!(refused.status(), status, "{fields}");
+        }
+        let same = head(&format!("{post}Content-Length: 5\nContent-Length: 5"));
+        assert_eq!(same.expect("agrees").body, BodyKind::Length(5));
+        assert!(head("GET / HTTP/1.1").is_err(), "HTTP/1.1 needs a Host");
+        assert!(head("POST / HTTP/1.0\nTransfer-Encoding: chunked").is_err());
+    }
+
+    #[test]
+    fn keep_alive_is_the_default_of_1_1_only() {
+        let keeps = |text: &str| head(text).expect(text).keep_alive;
+        assert!(keeps("GET / HTTP/1.1\nHost: a"));
+        assert!(!keeps("GET / HTTP/1.1\nHost: a\nConnection: Upgrade, close"));
+        assert!(!keeps("GET / HTTP/1.0"));
+        assert!(keeps("GET / HTTP/1.0\nConnection: Keep-Alive"));
+    }
+
+    #[test]
+    fn values_may_be_long_and_hold_any_byte_above_127() {
+        let mut bytes = b"POST /x HTTP/1.1\r\nHost: a\r\nCause: ".to_vec();
+        bytes.extend(std::iter::repeat_n(0xC3u8, 1 << 20));
+        bytes.extend(b"\r\nContent-Length: 2\r\n\r\n");
+        assert_eq!(end(&bytes, 0), Some(bytes.len()));
+        let head = parse(&bytes).expect("valid");
+        assert_eq!(head.body, BodyKind::Length(2));
+        assert_eq!(&bytes[head.target.clone()], b"/x");
+        assert_eq!(field(&bytes, "cause").map(<[u8]>::len), Some(1 << 20));
+    }
+
+    #[test]
+    fn fields_are_found_in_any_case() {
+        let text = b"GET /a:b HTTP/1.1\r\nHost: x:1\r\nX-Amz-Log-Type:  Tail \r\nEmpty:\r\n\r\n";
+        assert_eq!(field(text, "x-amz-log-type"), Some(&b"Tail"[..]));
+        assert_eq!(field(text, "host"), Some(&b"x:1"[..]));
+        assert_eq!(field(text, "empty"), Some(&b""[..]));
+        assert_eq!(fields(text).count(), 3);
+    }
+}

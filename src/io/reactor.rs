@@ -1,0 +1,443 @@
+//! An edge-triggered epoll reactor for one thread.
+//!
+//! A descriptor is registered once, for reading and writing, when its [`Io`] is made; the kernel
+//! then tells every change exactly once, and the flags kept here say what may be tried. Waiting
+//! costs no system call but the one `epoll_wait` that all tasks share.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use smol::LocalExecutor;
+
+use super::clock::Clock;
+use crate::pool::Instant;
+
+/// Events taken with one `epoll_wait`.
+const BATCH: usize = 64;
+
+/// Task polls between two looks at the descriptors, so that busy tasks cannot starve them.
+const TICKS_MAX: usize = 256;
+
+/// What may be tried on a descriptor without blocking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Reading, or accepting.
+    Read,
+    /// Writing.
+    Write,
+    /// Nothing: wait for the peer to be gone in both directions.
+    Gone,
+}
+
+#[derive(Default)]
+struct Source {
+    /// Guards against events of a descriptor that was closed within the same batch.
+    generation: u32,
+    used: bool,
+    readable: bool,
+    writable: bool,
+    /// The peer will send no more.
+    ended: bool,
+    /// The connection is gone in both directions, or failed.
+    gone: bool,
+    read: Option<Waker>,
+    write: Option<Waker>,
+    watch: Option<Waker>,
+}
+
+/// The reactor: one per thread, shared by every [`Io`] on it.
+pub struct Reactor {
+    epoll: OwnedFd,
+    clock: Clock,
+    sources: RefCell<Vec<Source>>,
+    unused: RefCell<Vec<u32>>,
+    timers: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    timer_serial: Cell<u64>,
+    alarm: Cell<Option<Instant>>,
+    alarm_waker: RefCell<Option<Waker>>,
+}
+
+impl Reactor {
+    /// A reactor with nothing to wait for.
+    pub fn new() -> io::Result<Rc<Reactor>> {
+        Ok(Rc::new(Reactor {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            clock: Clock::start(),
+            sources: RefCell::default(),
+            unused: RefCell::default(),
+            timers: RefCell::default(),
+            timer_serial: Cell::new(0),
+            alarm: Cell::new(None),
+            alarm_waker: RefCell::new(None),
+        }))
+    }
+
+    /// Now, on the clock that its timers use.
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// Runs the executor's tasks and waits for their descriptors and timers until `main` is done.
+    pub fn run<'a, T: 'a>(
+        &self,
+        executor: &LocalExecutor<'a>,
+        main: impl Future<Output = T> + 'a,
+    ) -> io::Result<T> {
+        let main = executor.spawn(main);
+        loop {
+            let mut ticks = 0;
+            while ticks < TICKS_MAX && executor.try_tick() {
+                ticks += 1;
+            }
+            if main.is_finished() {
+                return Ok(smol::future::block_on(main));
+            }
+            self.wait(ticks == TICKS_MAX)?;
+        }
+    }
+
+    /// Waits for events (not at all if `busy`) and wakes whom they concern.
+    fn wait(&self, busy: bool) -> io::Result<()> {
+        let timeout = if busy { Some(0) } else { self.timeout_ms() };
+        let timeout = timeout.map(|ms| Timespec {
+            tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(ms % 1000).expect("below 1000") * 1_000_000,
+        });
+        let mut space = [MaybeUninit::<epoll::Event>::uninit(); BATCH];
+        let events = match epoll::wait(&self.epoll, &mut space, timeout.as_ref()) {
+            Ok((events, _)) => events,
+            Err(Errno::INTR) => &mut [],
+            Err(error) => return Err(error.into()),
+        };
+        for event in events {
+            self.deliver(event.data.u64(), event.flags);
+        }
+        self.ring();
+        Ok(())
+    }
+
+    /// Milliseconds to the nearest timer, rounded up so that it has passed when they are over.
+    fn timeout_ms(&self) -> Option<u64> {
+        let timer = self.timers.borrow().first_key_value().map(|((at, _), _)| *at);
+        let nearest = match (timer, self.alarm.get()) {
+            (Some(timer), Some(alarm)) => timer.min(alarm),
+            (timer, alarm) => timer.or(alarm)?,
+        };
+        Some(nearest.micros_since(self.now()).div_ceil(1000))
+    }
+
+    fn deliver(&self, key: u64, flags: epoll::EventFlags) {
+        use epoll::EventFlags as F;
+        let mut sources = self.sources.borrow_mut();
+        let (index, generation) = (key & 0xFFFF_FFFF, key >> 32);
+        let index = usize::try_from(index).expect("32 bits");
+        let Some(source) = sources.get_mut(index) else { return };
+        if !source.used || u64::from(source.generation) != generation {
+            return;
+        }
+        let gone = flags.intersects(F::HUP | F::ERR);
+        source.gone |= gone;
+        source.ended |= gone || flags.contains(F::RDHUP);
+        source.readable |= gone || flags.intersects(F::IN | F::RDHUP);
+        source.writable |= gone || flags.contains(F::OUT);
+        let mut wake = [None, None, None];
+        if source.readable {
+            wake[0] = source.read.take();
+        }
+        if source.writable {
+            wake[1] = source.write.take();
+        }
+        if source.gone {
+            wake[2] = source.watch.take();
+        }
+        drop(sources);
+        wake.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Wakes the timers that are due.
+    fn ring(&self) {
+        if self.alarm.get().is_none() && self.timers.borrow().is_empty() {
+            return;
+        }
+        let now = self.now();
+        if self.alarm.get().is_some_and(|at| at <= now) {
+            self.alarm.set(None);
+            if let Some(waker) = self.alarm_waker.take() {
+                waker.wake();
+            }
+        }
+        loop {
+            let mut timers = self.timers.borrow_mut();
+            let Some(first) = timers.first_entry().filter(|first| first.key().0 <= now) else {
+                return;
+            };
+            let waker = first.remove();
+            drop(timers);
+            waker.wake();
+        }
+    }
+
+    /// Sets the one alarm that [`Reactor::alarm`] waits for; `None`: no alarm.
+    pub fn set_alarm(&self, at: Option<Instant>) {
+        self.alarm.set(at);
+    }
+
+    /// Waits until the alarm has rung, as set by [`Reactor::set_alarm`] at that time. For one
+    /// waiting task: a timer that is moved often and costs nothing to move.
+    pub async fn alarm(&self) {
+        let mut armed = false;
+        poll_fn(|cx| {
+            if armed && self.alarm.get().is_none() && self.alarm_waker.borrow().is_none() {
+                return Poll::Ready(());
+            }
+            armed = true;
+            *self.alarm_waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Waits until `at`.
+    pub async fn sleep_until(&self, at: Instant) {
+        let mut timer = Timer { reactor: self, at, serial: None };
+        poll_fn(|cx| timer.poll(cx)).await;
+    }
+
+    /// Waits for `ms` milliseconds.
+    pub async fn sleep_ms(&self, ms: u32) {
+        self.sleep_until(self.now().after_ms(ms)).await;
+    }
+
+    /// Runs `future`, but not beyond `at`; `None` if it was not done by then.
+    pub async fn by<T>(&self, at: Instant, future: impl Future<Output = T>) -> Option<T> {
+        smol::future::or(async { Some(future.await) }, async {
+            self.sleep_until(at).await;
+            None
+        })
+        .await
+    }
+
+    fn register(&self, fd: impl AsFd) -> io::Result<(u32, u32)> {
+        let mut sources = self.sources.borrow_mut();
+        let index = match self.unused.borrow_mut().pop() {
+            Some(index) => index,
+            None => {
+                sources.push(Source::default());
+                u32::try_from(sources.len() - 1).expect("fewer descriptors than that")
+            }
+        };
+        let slot = &mut sources[index as usize];
+        let generation = slot.generation.wrapping_add(1);
+        *slot = Source { generation, used: true, writable: true, ..Source::default() };
+        let key = epoll::EventData::new_u64(u64::from(generation) << 32 | u64::from(index));
+        let flags = epoll::EventFlags::IN
+            | epoll::EventFlags::OUT
+            | epoll::EventFlags::RDHUP
+            | epoll::EventFlags::ET;
+        if let Err(error) = epoll::add(&self.epoll, fd, key, flags) {
+            slot.used = false;
+            self.unused.borrow_mut().push(index);
+            return Err(error.into());
+        }
+        Ok((index, generation))
+    }
+
+    fn with<R>(&self, index: u32, look: impl FnOnce(&mut Source) -> R) -> R {
+        look(&mut self.sources.borrow_mut()[index as usize])
+    }
+}
+
+struct Timer<'a> {
+    reactor: &'a Reactor,
+    at: Instant,
+    serial: Option<u64>,
+}
+
+impl Timer<'_> {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.reactor.now() >= self.at {
+            return Poll::Ready(());
+        }
+        let serial = *self.serial.get_or_insert_with(|| {
+            let serial = self.reactor.timer_serial.get();
+            self.reactor.timer_serial.set(serial + 1);
+            serial
+        });
+        self.reactor.timers.borrow_mut().insert((self.at, serial), cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        if let Some(serial) = self.serial {
+            self.reactor.timers.borrow_mut().remove(&(self.at, serial));
+        }
+    }
+}
+
+/// A descriptor that does not block, registered with the reactor until it is dropped.
+pub struct Io<T: AsFd> {
+    fd: T,
+    index: u32,
+    reactor: Rc<Reactor>,
+}
+
+impl<T: AsFd> Io<T> {
+    /// Registers `fd`, which must be non-blocking.
+    pub fn new(reactor: &Rc<Reactor>, fd: T) -> io::Result<Io<T>> {
+        let (index, _) = reactor.register(&fd)?;
+        Ok(Io { fd, index, reactor: Rc::clone(reactor) })
+    }
+
+    /// The descriptor.
+    pub fn get(&self) -> &T {
+        &self.fd
+    }
+
+    /// The reactor it is registered with.
+    pub fn reactor(&self) -> &Rc<Reactor> {
+        &self.reactor
+    }
+
+    /// Waits until `interest` is worth trying.
+    pub async fn ready(&self, interest: Interest) {
+        poll_fn(|cx| self.poll_ready(cx, interest)).await;
+    }
+
+    fn poll_ready(&self, cx: &Context<'_>, interest: Interest) -> Poll<()> {
+        self.reactor.with(self.index, |source| {
+            let (ready, waker) = match interest {
+                Interest::Read => (source.readable, &mut source.read),
+                Interest::Write => (source.writable, &mut source.write),
+                Interest::Gone => (source.gone, &mut source.watch),
+            };
+            if ready {
+                return Poll::Ready(());
+            }
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+    }
+
+    /// True if reading is worth trying: something came since it was last read empty.
+    pub fn is_readable(&self) -> bool {
+        self.reactor.with(self.index, |source| source.readable)
+    }
+
+    /// True if the peer has closed at least its sending side.
+    pub fn is_ended(&self) -> bool {
+        self.reactor.with(self.index, |source| source.ended)
+    }
+
+    /// Reads into the spare capacity of `bytes`, which must have some. 0 is the end.
+    pub async fn read_into(&self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        loop {
+            if let Some(n) = self.try_read_into(bytes)? {
+                return Ok(n);
+            }
+            self.ready(Interest::Read).await;
+        }
+    }
+
+    /// As [`Io::read_into`], or `None` if there is nothing to read yet.
+    pub fn try_read_into(&self, bytes: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        if !self.is_readable() {
+            return Ok(None);
+        }
+        let space = bytes.capacity() - bytes.len();
+        loop {
+            match rustix::io::read(&self.fd, rustix::buffer::spare_capacity(bytes)) {
+                Ok(n) => {
+                    // A read that leaves room took all there was; the next byte is a new edge.
+                    // The end is not, if it was told already.
+                    if n > 0 && n < space {
+                        self.reactor.with(self.index, |source| source.readable = source.ended);
+                    }
+                    return Ok(Some(n));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.reactor.with(self.index, |source| source.readable = false);
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Runs `operation` as soon and as often as `interest` allows, until it does not block.
+    pub async fn run<R>(
+        &self,
+        interest: Interest,
+        mut operation: impl FnMut(&T) -> rustix::io::Result<R>,
+    ) -> io::Result<R> {
+        loop {
+            self.ready(interest).await;
+            if let Some(result) = self.attempt(interest, &mut operation)? {
+                return Ok(result);
+            }
+        }
+    }
+
+    /// Runs `operation` once; `None` if it would block.
+    pub fn attempt<R>(
+        &self,
+        interest: Interest,
+        mut operation: impl FnMut(&T) -> rustix::io::Result<R>,
+    ) -> io::Result<Option<R>> {
+        loop {
+            match operation(&self.fd) {
+                Ok(result) => return Ok(Some(result)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.reactor.with(self.index, |source| match interest {
+                        Interest::Read => source.readable = false,
+                        Interest::Write => source.writable = false,
+                        Interest::Gone => {}
+                    });
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Writes as much of the parts as goes without waiting; returns how much that was.
+    pub fn try_write(&self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let operation = |fd: &T| rustix::io::writev(fd, parts);
+        Ok(self.attempt(Interest::Write, operation)?.unwrap_or(0))
+    }
+
+    /// Writes all parts.
+    pub async fn write_all(&self, mut parts: &mut [io::IoSlice<'_>]) -> io::Result<()> {
+        io::IoSlice::advance_slices(&mut parts, 0);
+        while !parts.is_empty() {
+            let n = self.run(Interest::Write, |fd| rustix::io::writev(fd, parts)).await?;
+            io::IoSlice::advance_slices(&mut parts, n);
+        }
+        Ok(())
+    }
+}
+
+impl<T: AsFd> Drop for Io<T> {
+    fn drop(&mut self) {
+        // Closing the descriptor takes it out of the epoll set; the generation covers events that
+        // were fetched already.
+        self.reactor.with(self.index, |source| {
+            source.used = false;
+            (source.read, source.write, source.watch) = (None, None, None);
+        });
+        self.reactor.unused.borrow_mut().push(self.index);
+    }
+}
