@@ -5,6 +5,10 @@
 extern crate std;
 
 #[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod function;
+#[cfg(feature = "server")]
 pub mod http;
 #[cfg(feature = "server")]
 pub mod io;

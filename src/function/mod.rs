@@ -1,0 +1,5 @@
+//! What a function is: its name, its configuration, its code on disk.
+
+pub mod config;
+pub mod name;
+pub mod trigger;

@@ -1,0 +1,165 @@
+//! Names of functions as clients write them: a name, a partial or a full ARN, with or without a
+//! qualifier.
+
+use std::fmt;
+
+/// Where this server says that it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// As in ARNs; a board is its own region.
+    pub region: String,
+    /// Twelve digits.
+    pub account: String,
+}
+
+/// A function as a client named it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionName<'a> {
+    /// The bare name.
+    pub name: &'a str,
+    /// `$LATEST`, a version number or an alias, if one was given.
+    pub qualifier: Option<&'a str>,
+}
+
+/// Why a text names no function here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadName {
+    /// Not a name, not an ARN.
+    Malformed,
+    /// Longer than 64 characters.
+    TooLong,
+    /// A function of another region.
+    OtherRegion(String),
+    /// A function of another account.
+    OtherAccount,
+    /// Two qualifiers that do not agree.
+    OtherQualifier,
+}
+
+/// Most characters of a bare name.
+pub const NAME_MAX: usize = 64;
+
+/// True if `text` may be a function's name: letters, digits, `-` and `_`, 1 to 64 of them.
+pub fn is_name(text: &str) -> bool {
+    (1..=NAME_MAX).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+fn is_qualifier(text: &str) -> bool {
+    text == "$LATEST"
+        || ((1..=128).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_$".contains(&b)))
+}
+
+impl Home {
+    /// The function's ARN, without a qualifier.
+    pub fn arn<'a>(&'a self, name: &'a str) -> impl fmt::Display + 'a {
+        let Home { region, account } = self;
+        fmt::from_fn(move |f| write!(f, "arn:aws:lambda:{region}:{account}:function:{name}"))
+    }
+
+    /// Understands `name`, `name:qualifier`, `account:function:name[:qualifier]`,
+    /// `function:name[:qualifier]` and full ARNs; `qualifier` is what the query string says.
+    pub fn parse<'a>(
+        &self,
+        text: &'a str,
+        qualifier: Option<&'a str>,
+    ) -> Result<FunctionName<'a>, BadName> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let rest = match parts.as_slice() {
+            ["arn", partition, "lambda", region, account, "function", rest @ ..] => {
+                if !partition.starts_with("aws") {
+                    return Err(BadName::Malformed);
+                }
+                if *region != self.region {
+                    return Err(BadName::OtherRegion((*region).to_owned()));
+                }
+                self.check_account(account)?;
+                rest
+            }
+            [account, "function", rest @ ..] if !account.is_empty() => {
+                self.check_account(account)?;
+                rest
+            }
+            ["function", rest @ ..] => rest,
+            rest => rest,
+        };
+        let (name, own) = match *rest {
+            [name] => (name, None),
+            [name, own] => (name, Some(own)),
+            _ => return Err(BadName::Malformed),
+        };
+        if name.len() > NAME_MAX {
+            return Err(BadName::TooLong);
+        }
+        if !is_name(name) || ![own, qualifier].into_iter().flatten().all(is_qualifier) {
+            return Err(BadName::Malformed);
+        }
+        if let (Some(own), Some(other)) = (own, qualifier)
+            && own != other
+        {
+            return Err(BadName::OtherQualifier);
+        }
+        Ok(FunctionName { name, qualifier: own.or(qualifier) })
+    }
+
+    fn check_account(&self, account: &str) -> Result<(), BadName> {
+        let digits = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+        match (digits, account == self.account) {
+            (_, true) => Ok(()),
+            (true, false) => Err(BadName::OtherAccount),
+            (false, false) => Err(BadName::Malformed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home() -> Home {
+        Home { region: "us-east-1".into(), account: "000000000000".into() }
+    }
+
+    #[test]
+    fn every_spelling_of_a_function_is_understood() {
+        let arn = "arn:aws:lambda:us-east-1:000000000000:function:demo";
+        for (text, query, qualifier) in [
+            ("demo", None, None),
+            ("demo", Some("7"), Some("7")),
+            ("demo:prod", None, Some("prod")),
+            ("demo:$LATEST", Some("$LATEST"), Some("$LATEST")),
+            ("function:demo", None, None),
+            ("000000000000:function:demo", None, None),
+            ("000000000000:function:demo:1", None, Some("1")),
+            (arn, None, None),
+            ("arn:aws:lambda:us-east-1:000000000000:function:demo:prod", None, Some("prod")),
+        ] {
+            let expected = FunctionName { name: "demo", qualifier };
+            assert_eq!(home().parse(text, query), Ok(expected), "{text}");
+        }
+        assert_eq!(home().arn("demo").to_string(), arn);
+    }
+
+    #[test]
+    fn what_names_no_function_here_is_told_apart() {
+        let long = "x".repeat(65);
+        for (text, query, bad) in [
+            ("", None, BadName::Malformed),
+            ("a b", None, BadName::Malformed),
+            ("a/../b", None, BadName::Malformed),
+            ("a:b:c:d", None, BadName::Malformed),
+            ("arn:aws:s3:us-east-1:000000000000:function:demo", None, BadName::Malformed),
+            (&long, None, BadName::TooLong),
+            ("demo:1", Some("2"), BadName::OtherQualifier),
+            ("123456789012:function:demo", None, BadName::OtherAccount),
+            (
+                "arn:aws:lambda:eu-west-1:000000000000:function:demo",
+                None,
+                BadName::OtherRegion("eu-west-1".into()),
+            ),
+        ] {
+            assert_eq!(home().parse(text, query), Err(bad), "{text}");
+        }
+    }
+}
