@@ -177,18 +177,17 @@ impl<'a> Section<'a> {
         };
         let mut texts = Vec::new();
         for item in array.iter() {
-            match item.get_ref() {
-                DeValue::String(text) if check(text) => texts.push(text.to_string()),
-                other => {
-                    let what =
-                        other.as_str().map_or(kind(other).into(), |text| format!("{text:?}"));
-                    let prefix = &self.prefix;
-                    self.source.complain(
-                        item.span(),
-                        format!("{prefix}{key}: {what} is not valid, allowed: a list of {allowed}"),
-                    );
-                }
+            let value = item.get_ref();
+            if let Some(text) = value.as_str().filter(|text| check(text)) {
+                texts.push(text.to_owned());
+                continue;
             }
+            let what = value.as_str().map_or(kind(value).into(), |text| format!("{text:?}"));
+            let prefix = &self.prefix;
+            self.source.complain(
+                item.span(),
+                format!("{prefix}{key}: {what} is not valid, allowed: a list of {allowed}"),
+            );
         }
         Some(texts)
     }

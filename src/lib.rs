@@ -9,11 +9,15 @@ pub mod config;
 #[cfg(feature = "server")]
 pub mod function;
 #[cfg(feature = "server")]
+pub mod host;
+#[cfg(feature = "server")]
 pub mod http;
 #[cfg(feature = "server")]
 pub mod io;
 pub mod limits;
 pub mod pool;
+#[cfg(feature = "server")]
+pub mod runtime;
 pub mod wire;
 
 #[cfg(feature = "handler")]

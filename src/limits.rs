@@ -102,3 +102,21 @@ const _: () = {
     assert!(GRACE_MS_DEFAULT < QUEUE_WAIT_MS_DEFAULT);
     assert!(BACKOFF_MS_MIN <= BACKOFF_MS_MAX);
 };
+
+/// Stack of a worker's process between clone and exec: a few frames of system calls. Pages that
+/// are not touched cost nothing.
+pub const WORKER_STACK: usize = 64 * 1024;
+/// Descriptors a worker may have open, as on Lambda.
+pub const WORKER_FILES_MAX: u64 = 1024;
+/// Time between looks for processes that die late, only while there are such.
+pub const STRAY_SWEEP_MS: u32 = 10;
+
+/// Longest line of a worker's output that is kept whole; the rest of a longer one is dropped, and
+/// counted.
+pub const LINE_MAX: usize = 8 * 1024;
+/// Bytes of a worker's output read at one time.
+pub const OUTPUT_READ: usize = 4 * 1024;
+/// Bytes of the log ring, over all functions: a few hundred invocations.
+pub const LOG_RING: usize = 32 * 1024;
+/// Bytes of log that `LogType: Tail` returns, as on Lambda.
+pub const TAIL_MAX: usize = 4 * 1024;

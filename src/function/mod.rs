@@ -1,5 +1,6 @@
 //! What a function is: its name, its configuration, its code on disk.
 
 pub mod config;
+pub mod elf;
 pub mod name;
 pub mod trigger;

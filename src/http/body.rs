@@ -157,6 +157,7 @@ mod tests {
     use super::*;
 
     /// Decodes `bytes` as they come in reads of `step` bytes: payload, trailers, rest.
+    #[allow(clippy::type_complexity, reason = "three parts of one thing")]
     fn decode(
         bytes: &[u8],
         step: usize,

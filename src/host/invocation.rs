@@ -1,0 +1,339 @@
+//! Invocations in flight: what was asked, who asked, and in the end the answer.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::poll_fn;
+use std::ops::{Deref, Range};
+use std::task::{Poll, Waker};
+
+use super::spawn::Exit;
+use crate::io::{Buffer, Clock};
+use crate::pool::{Instant, InvocationId, Outcome, VersionId};
+
+/// Bytes inside a buffer, moved and never copied.
+pub struct Payload {
+    buffer: Buffer,
+    range: Range<usize>,
+}
+
+impl Payload {
+    /// The bytes of `buffer` in `range`.
+    pub fn new(buffer: Buffer, range: Range<usize>) -> Payload {
+        assert!(range.end <= buffer.len() && range.start <= range.end, "a part of the buffer");
+        Payload { buffer, range }
+    }
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buffer[self.range.clone()]
+    }
+}
+
+/// Lambda's request id: a random UUID (version 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId(pub [u8; 16]);
+
+impl RequestId {
+    fn random(rng: &mut fastrand::Rng) -> RequestId {
+        let mut bytes = rng.u128(..).to_be_bytes();
+        bytes[6] = bytes[6] & 0x0F | 0x40;
+        bytes[8] = bytes[8] & 0x3F | 0x80;
+        RequestId(bytes)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // By hand, because every invocation prints it several times.
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b'-'; 36];
+        let mut at = 0;
+        for (n, byte) in self.0.iter().enumerate() {
+            if matches!(n, 4 | 6 | 8 | 10) {
+                at += 1;
+            }
+            text[at] = HEX[usize::from(byte >> 4)];
+            text[at + 1] = HEX[usize::from(byte & 15)];
+            at += 2;
+        }
+        f.write_str(std::str::from_utf8(&text).expect("hexadecimal digits"))
+    }
+}
+
+/// The X-Ray header that goes on to the function: the caller's, or one made from the request id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// As the caller sent it.
+    Given(Box<str>),
+    /// Ours, not sampled.
+    Made {
+        /// When, in seconds of Unix time.
+        epoch: u32,
+        /// From what.
+        request: RequestId,
+    },
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trace::Given(text) => f.write_str(text),
+            Trace::Made { epoch, request } => {
+                let hex = |f: &mut fmt::Formatter<'_>, bytes: &[u8]| {
+                    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                };
+                write!(f, "Root=1-{epoch:08x}-")?;
+                hex(f, &request.0[..12])?;
+                f.write_str(";Parent=")?;
+                hex(f, &request.0[8..])?;
+                f.write_str(";Sampled=0")
+            }
+        }
+    }
+}
+
+/// What a caller wants.
+pub struct Call {
+    /// Which version runs.
+    pub version: VersionId,
+    /// As the caller qualified the function: `None`, or `$LATEST`, a number, an alias.
+    pub qualifier: Option<Box<str>>,
+    /// The event; empty for none.
+    pub payload: Option<Payload>,
+    /// The caller's trace header.
+    pub trace: Option<Box<str>>,
+    /// The caller's client context, as JSON.
+    pub client_context: Option<Box<str>>,
+    /// Keep the last 4 KiB of this invocation's log for the answer.
+    pub tail: bool,
+}
+
+/// What a worker answered.
+pub struct Answer {
+    /// False: the payload is an error of the handler.
+    pub ok: bool,
+    /// The reply, or the error as JSON.
+    pub payload: Payload,
+}
+
+/// The platform's own word on why there is no answer of the handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mishap {
+    /// The process ended.
+    Exited(Exit),
+    /// The reply is larger than allowed.
+    ReplyTooLarge,
+    /// The reply was cut off.
+    Truncated,
+    /// The reply came in a mode that does not exist.
+    BadMode,
+}
+
+/// How an invocation ended, as its caller learns it.
+pub struct Settled {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// The handler's reply or error, if it gave one.
+    pub answer: Option<Answer>,
+    /// The error in its place, as JSON, if it gave none.
+    pub error: Option<String>,
+    /// The last 4 KiB of its log, if wanted.
+    pub tail: Option<Vec<u8>>,
+    /// Its request id.
+    pub request: RequestId,
+    /// Its trace header.
+    pub trace: Trace,
+}
+
+/// One invocation, from acceptance to settling.
+pub struct Invocation {
+    /// Which version runs.
+    pub version: VersionId,
+    /// As the caller qualified the function.
+    pub qualifier: Option<Box<str>>,
+    /// The event, while it may still be needed.
+    pub payload: Option<Payload>,
+    /// Its request id.
+    pub request: RequestId,
+    /// Its trace header.
+    pub trace: Trace,
+    /// The caller's client context, as JSON.
+    pub client_context: Option<Box<str>>,
+    /// The last 4 KiB of its log, if wanted.
+    pub tail: Option<Vec<u8>>,
+    /// When it was handed to a worker.
+    pub dispatched: Option<Instant>,
+    /// How long its worker took to initialise, if it was started for this.
+    pub init_us: Option<u64>,
+    /// What the worker answered.
+    pub answer: Option<Answer>,
+    /// Why there is no answer of the handler.
+    pub mishap: Option<Mishap>,
+    /// The end, until the caller has taken it.
+    settled: Option<Settled>,
+    waker: Option<Waker>,
+    /// The caller is gone.
+    abandoned: bool,
+}
+
+/// All invocations in flight.
+pub struct Invocations {
+    entries: Vec<Option<Invocation>>,
+    unused: Vec<u32>,
+    serial: u32,
+    rng: fastrand::Rng,
+}
+
+impl Invocations {
+    /// None yet; request ids follow from `seed`.
+    pub fn new(seed: u64) -> Invocations {
+        Invocations {
+            entries: Vec::new(),
+            unused: Vec::new(),
+            serial: 0,
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// Takes a call in.
+    pub fn add(&mut self, call: Call) -> InvocationId {
+        let request = RequestId::random(&mut self.rng);
+        let epoch = u32::try_from(Clock::unix_ms() / 1000).unwrap_or(u32::MAX);
+        let entry = Invocation {
+            version: call.version,
+            qualifier: call.qualifier,
+            payload: call.payload,
+            request,
+            trace: call.trace.map_or(Trace::Made { epoch, request }, Trace::Given),
+            client_context: call.client_context,
+            tail: call.tail.then(Vec::new),
+            dispatched: None,
+            init_us: None,
+            answer: None,
+            mishap: None,
+            settled: None,
+            waker: None,
+            abandoned: false,
+        };
+        let index = self.unused.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            u32::try_from(self.entries.len() - 1).expect("fewer invocations than that")
+        });
+        self.entries[index as usize] = Some(entry);
+        // The serial makes an id that is never used twice of an index that is.
+        self.serial = self.serial.wrapping_add(1);
+        InvocationId(u64::from(self.serial) << 32 | u64::from(index))
+    }
+
+    /// The invocation, which is in flight.
+    pub fn get(&mut self, id: InvocationId) -> &mut Invocation {
+        let index = usize::try_from(id.0 & 0xFFFF_FFFF).expect("32 bits");
+        self.entries[index].as_mut().expect("an invocation in flight has its entry")
+    }
+
+    /// Random bits, for names that must not repeat.
+    pub fn random(&mut self) -> u128 {
+        self.rng.u128(..)
+    }
+
+    /// How many are in flight.
+    pub fn count(&self) -> usize {
+        self.entries.len() - self.unused.len()
+    }
+
+    /// Leaves the end for the caller, or drops it if there is no caller any more.
+    pub fn settle(&mut self, id: InvocationId, settled: Settled) {
+        let entry = self.get(id);
+        if entry.abandoned {
+            self.remove(id);
+            return;
+        }
+        entry.settled = Some(settled);
+        if let Some(waker) = entry.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn remove(&mut self, id: InvocationId) {
+        let index = u32::try_from(id.0 & 0xFFFF_FFFF).expect("32 bits");
+        self.entries[index as usize] = None;
+        self.unused.push(index);
+    }
+}
+
+/// A caller's claim to one invocation's end. Dropping it abandons the invocation.
+pub struct Claim<'a> {
+    invocations: &'a RefCell<Invocations>,
+    id: InvocationId,
+    taken: bool,
+}
+
+impl<'a> Claim<'a> {
+    /// The claim to `id`, which was just added.
+    pub fn new(invocations: &'a RefCell<Invocations>, id: InvocationId) -> Claim<'a> {
+        Claim { invocations, id, taken: false }
+    }
+
+    /// Waits for the end.
+    pub async fn settled(mut self) -> Settled {
+        poll_fn(|cx| {
+            let mut invocations = self.invocations.borrow_mut();
+            let entry = invocations.get(self.id);
+            match entry.settled.take() {
+                Some(settled) => {
+                    invocations.remove(self.id);
+                    self.taken = true;
+                    Poll::Ready(settled)
+                }
+                None => {
+                    entry.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if self.taken {
+            return;
+        }
+        let mut invocations = self.invocations.borrow_mut();
+        let entry = invocations.get(self.id);
+        if entry.settled.is_some() {
+            invocations.remove(self.id);
+        } else {
+            entry.abandoned = true;
+            entry.waker = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_random_uuids() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let text = RequestId::random(&mut rng).to_string();
+        let parts: Vec<usize> = text.split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12], "{text}");
+        assert_eq!(&text[14..15], "4");
+        assert!("89ab".contains(&text[19..20]));
+        assert_ne!(text, RequestId::random(&mut rng).to_string());
+    }
+
+    #[test]
+    fn a_made_trace_has_the_form_of_xray() {
+        let request = RequestId([0xAB; 16]);
+        let trace = Trace::Made { epoch: 0x5bef_4de7, request }.to_string();
+        let expected = "Root=1-5bef4de7-abababababababababababab;Parent=abababababababab;Sampled=0";
+        assert_eq!(trace, expected);
+    }
+}

@@ -1,0 +1,201 @@
+//! Processes of workers: asked to stop, killed, and reaped, always as a whole group.
+//!
+//! Two ways to learn of an exit, chosen at start: a pidfd for each worker (Linux 5.4 and later),
+//! or SIGCHLD. Either way the same sweep reaps. Children that are not workers, the orphans that a
+//! worker left behind, are ours too (we are their subreaper) and are reaped with them.
+//!
+//! The server must not start children by any other way than this: the sweep takes them all.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use rustix::process::{Pid, Signal};
+
+use super::spawn::{self, Exit, Launch, NotStarted, Seat, Spawner};
+use crate::io::reactor::Interest;
+use crate::io::{Io, Reactor};
+use crate::limits::STRAY_SWEEP_MS;
+
+/// How exits become known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaper {
+    /// One descriptor for each process.
+    Pidfd,
+    /// A signal for all of them.
+    Sigchld,
+}
+
+impl Reaper {
+    /// The better one that this kernel has.
+    pub fn detect() -> Reaper {
+        let own = rustix::process::getpid();
+        let flags = rustix::process::PidfdFlags::empty();
+        match rustix::process::pidfd_open(own, flags) {
+            Ok(_) => Reaper::Pidfd,
+            Err(_) => Reaper::Sigchld,
+        }
+    }
+}
+
+/// All processes that the server started and has not reaped.
+pub struct Processes {
+    reactor: Rc<Reactor>,
+    spawner: RefCell<Spawner>,
+    live: RefCell<BTreeMap<i32, Rc<Life>>>,
+    /// Groups whose leader is reaped while members are still dying.
+    strays: RefCell<Vec<Pid>>,
+    /// Who sweeps them up, while there are none.
+    sweeper: RefCell<Option<Waker>>,
+}
+
+#[derive(Default)]
+struct Life {
+    exit: Cell<Option<Exit>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A worker's process, the leader of its group.
+pub struct Process {
+    pid: Pid,
+    life: Rc<Life>,
+    pidfd: Option<Io<OwnedFd>>,
+    all: Rc<Processes>,
+}
+
+impl Processes {
+    /// No processes yet. Made once the server's signal handlers are set.
+    pub fn new(reactor: &Rc<Reactor>, reaper: Reaper) -> Rc<Processes> {
+        if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+            log::warn!("become the reaper of orphans: {error}");
+        }
+        Rc::new(Processes {
+            reactor: Rc::clone(reactor),
+            spawner: RefCell::new(Spawner::new(reaper == Reaper::Pidfd)),
+            live: RefCell::default(),
+            strays: RefCell::default(),
+            sweeper: RefCell::default(),
+        })
+    }
+
+    /// Starts a worker's process.
+    pub fn spawn(self: &Rc<Self>, launch: &Launch, seat: &Seat<'_>) -> Result<Process, NotStarted> {
+        let started = self.spawner.borrow_mut().spawn(launch, seat)?;
+        let life = Rc::new(Life::default());
+        self.live.borrow_mut().insert(started.pid, Rc::clone(&life));
+        let pid = Pid::from_raw(started.pid).expect("a child's pid is positive");
+        // Without its descriptor registered, a child's end would go unnoticed: then SIGCHLD's way
+        // out is taken for this one, a sweep now and then.
+        let pidfd = started.pidfd.and_then(|fd| match Io::new(&self.reactor, fd) {
+            Ok(io) => Some(io),
+            Err(error) => {
+                log::warn!("watch process {}: {error}", started.pid);
+                self.stray(pid);
+                None
+            }
+        });
+        Ok(Process { pid, life, pidfd, all: Rc::clone(self) })
+    }
+
+    /// Reaps every child that has ended.
+    pub fn sweep(&self) {
+        while let Some(pid) = spawn::ended_child() {
+            let life = self.live.borrow_mut().remove(&pid);
+            let Some(life) = life else {
+                spawn::reap(pid, false);
+                continue;
+            };
+            // The leader is still a zombie, so the group's id cannot be anybody else's yet.
+            let group = Pid::from_raw(pid).expect("a child's pid is positive");
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+            life.exit.set(spawn::reap(pid, false));
+            if rustix::process::test_kill_process_group(group).is_ok() {
+                self.stray(group);
+            }
+            if let Some(waker) = life.waker.take() {
+                waker.wake();
+            }
+        }
+        self.strays
+            .borrow_mut()
+            .retain(|group| rustix::process::test_kill_process_group(*group).is_ok());
+    }
+
+    fn stray(&self, group: Pid) {
+        self.strays.borrow_mut().push(group);
+        if let Some(waker) = self.sweeper.take() {
+            waker.wake();
+        }
+    }
+
+    /// True while something that was killed is still to be reaped.
+    pub fn has_strays(&self) -> bool {
+        !self.strays.borrow().is_empty()
+    }
+
+    /// Reaps what dies late, for ever.
+    pub async fn sweep_strays(&self) {
+        loop {
+            poll_fn(|cx| {
+                if self.has_strays() {
+                    return Poll::Ready(());
+                }
+                *self.sweeper.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
+            })
+            .await;
+            self.reactor.sleep_ms(STRAY_SWEEP_MS).await;
+            self.sweep();
+        }
+    }
+}
+
+impl Process {
+    /// Its id.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Asks the whole group to go.
+    pub fn stop(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Makes the whole group go.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Once reaped, the number may be somebody else's.
+        if self.life.exit.get().is_none()
+            && let Err(error) = rustix::process::kill_process_group(self.pid, signal)
+        {
+            log::debug!("signal process group {}: {error}", self.pid());
+        }
+    }
+
+    /// Waits for its end. The group is gone then, and the process reaped.
+    pub async fn exited(&self) -> Exit {
+        if let Some(pidfd) = &self.pidfd {
+            pidfd.ready(Interest::Read).await;
+            self.all.sweep();
+        }
+        poll_fn(|cx| match self.life.exit.get() {
+            Some(exit) => Poll::Ready(exit),
+            None => {
+                *self.life.waker.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// How it ended, if it has.
+    pub fn exit(&self) -> Option<Exit> {
+        self.life.exit.get()
+    }
+}

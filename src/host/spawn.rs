@@ -1,0 +1,383 @@
+//! Starting and reaping processes: the one audited place for it, and one of the few with unsafe
+//! code.
+//!
+//! A worker is started with `clone(CLONE_VM | CLONE_VFORK)`: the child runs on our memory, on a
+//! stack of its own, while we are suspended, until it execs. So the cost does not grow with the
+//! server's memory, the child can be hardened step by step before the handler's first
+//! instruction, and a step that fails is reported here with its name and error number.
+//!
+//! Rules for code that runs in the child: system calls only. No allocation, no locks, no
+//! formatting, no panics, no destructors; everything it needs was prepared before.
+
+#![allow(unsafe_code, reason = "process creation; HOUSE rules name this file")]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use crate::limits::{WORKER_FILES_MAX, WORKER_STACK};
+
+/// What to start, and as what. The strings live as long as the function's version.
+#[derive(Debug)]
+pub struct Launch {
+    /// The file to execute.
+    pub program: CString,
+    /// `argv`, the name included.
+    pub arguments: Vec<CString>,
+    /// `NAME=value` pairs that are the same for each worker.
+    pub environment: Vec<CString>,
+    /// The working directory.
+    pub directory: CString,
+}
+
+/// What differs from one worker to the next.
+pub struct Seat<'a> {
+    /// `NAME=value` pairs in addition to the launch's.
+    pub environment: &'a [CString],
+    /// Descriptors 0, 1 and 2 of the child; all of them above 2.
+    pub stdio: [BorrowedFd<'a>; 3],
+}
+
+/// A started process.
+#[derive(Debug)]
+pub struct Started {
+    /// Its id, which is also the id of its process group.
+    pub pid: i32,
+    /// Readable once it has exited; `None` if this kernel has no such thing (before 5.2), or if it
+    /// was not asked for.
+    pub pidfd: Option<OwnedFd>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// By itself, with this status ...
+    pub status: Option<i32>,
+    /// ... or by this signal.
+    pub signal: Option<i32>,
+    /// Most memory it had at one time.
+    pub rss_kib_max: u64,
+}
+
+/// The steps from the clone to the handler's first instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Creating the process.
+    Clone,
+    /// Its own process group.
+    Group,
+    /// Its resource limits.
+    Limits,
+    /// Dying with the server.
+    Tie,
+    /// Its standard descriptors.
+    Stdio,
+    /// Its working directory.
+    Directory,
+    /// Signals as a new process expects them.
+    Signals,
+    /// Executing the handler.
+    Exec,
+}
+
+/// A process that did not come to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotStarted {
+    /// The step that failed.
+    pub step: Step,
+    /// Its error number.
+    pub errno: i32,
+}
+
+impl NotStarted {
+    /// True if another handler would have started: the machine is not to blame.
+    pub fn is_handlers_fault(&self) -> bool {
+        let machine =
+            [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::EINTR, libc::EIO];
+        matches!(self.step, Step::Exec | Step::Directory) && !machine.contains(&self.errno)
+    }
+}
+
+impl std::fmt::Display for NotStarted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let step = match self.step {
+            Step::Clone => "create a process",
+            Step::Group => "make a process group",
+            Step::Limits => "set resource limits",
+            Step::Tie => "tie the process to the server",
+            Step::Stdio => "set standard descriptors",
+            Step::Directory => "enter the function's directory",
+            Step::Signals => "reset signals",
+            Step::Exec => "execute the handler",
+        };
+        write!(f, "{step}: {}", std::io::Error::from_raw_os_error(self.errno))
+    }
+}
+
+/// Starts processes, one at a time.
+pub struct Spawner {
+    /// The child's stack between clone and exec. One is enough: we are suspended meanwhile.
+    stack: Vec<u128>,
+    pidfd: bool,
+    /// Signals that this process handles or ignores, and a new one must not.
+    altered: Vec<c_int>,
+}
+
+/// What the child reads, and where it leaves word of a failure.
+struct Child {
+    program: *const c_char,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+    directory: *const c_char,
+    stdio: [c_int; 3],
+    signals: libc::sigset_t,
+    altered: *const [c_int],
+    failed: Option<NotStarted>,
+}
+
+impl Spawner {
+    /// A spawner that asks for pidfds if `pidfd`. Made once the server's signal handlers are set.
+    pub fn new(pidfd: bool) -> Spawner {
+        let stack = vec![0; WORKER_STACK / size_of::<u128>()];
+        Spawner { stack, pidfd, altered: altered_signals() }
+    }
+
+    /// Starts a process in a process group of its own. Returns once it executes the handler.
+    pub fn spawn(&mut self, launch: &Launch, seat: &Seat<'_>) -> Result<Started, NotStarted> {
+        let arguments = pointers(launch.arguments.iter().map(CString::as_c_str));
+        let all = launch.environment.iter().chain(seat.environment);
+        let environment = pointers(all.map(CString::as_c_str));
+        let mut child = Child {
+            program: launch.program.as_ptr(),
+            arguments: arguments.as_ptr(),
+            environment: environment.as_ptr(),
+            directory: launch.directory.as_ptr(),
+            stdio: seat.stdio.map(|fd| fd.as_raw_fd()),
+            signals: every_signal(),
+            altered: &raw const *self.altered,
+            failed: None,
+        };
+        let mut pidfd: c_int = -1;
+        let ask = if self.pidfd { libc::CLONE_PIDFD } else { 0 };
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | ask;
+        // SAFETY: `top` is one past the end of a live allocation, aligned to 16 bytes. With
+        // CLONE_VFORK we stay suspended until the child has exec'd or exited, so `child`, the
+        // pointers in it and the stack outlive its use of them, and nobody else touches them.
+        // `run` obeys the rules at the head of this file. All signals are blocked around the
+        // call, so no handler of ours runs on the shared memory. `pidfd` is written before the
+        // call returns, if at all.
+        let pid = unsafe {
+            let top = self.stack.as_mut_ptr_range().end;
+            let mut before = every_signal();
+            libc::pthread_sigmask(libc::SIG_SETMASK, &child.signals, &mut before);
+            child.signals = before;
+            let argument = ptr::from_mut(&mut child).cast::<c_void>();
+            let parent_tid = ptr::from_mut(&mut pidfd);
+            let pid = libc::clone(run, top.cast::<c_void>(), flags, argument, parent_tid);
+            let error = *libc::__errno_location();
+            libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
+            *libc::__errno_location() = error;
+            pid
+        };
+        if pid < 0 {
+            return Err(NotStarted { step: Step::Clone, errno: errno() });
+        }
+        // SAFETY: the kernel put a new descriptor there that nobody else knows of.
+        let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+        if let Some(failed) = child.failed {
+            // It has exited already; nothing is left of it but this.
+            reap(pid, true);
+            return Err(failed);
+        }
+        Ok(Started { pid, pidfd })
+    }
+}
+
+/// The child's life until exec. Runs on the parent's memory.
+extern "C" fn run(argument: *mut c_void) -> c_int {
+    // SAFETY: `argument` is the `Child` that `spawn` made, alive and ours alone while the parent
+    // is suspended. Everything below is system calls on values prepared by the parent.
+    unsafe {
+        let child = &mut *argument.cast::<Child>();
+        let step = harden(child);
+        child.failed = Some(NotStarted { step, errno: errno() });
+        libc::_exit(127)
+    }
+}
+
+/// Executes the handler, or returns the step that failed.
+///
+/// # Safety
+/// Only in the child of `spawn`, with its `Child`.
+unsafe fn harden(child: &Child) -> Step {
+    // SAFETY: system calls on plain values and on strings that the parent keeps alive; the
+    // caller vouches for the rest.
+    unsafe {
+        if libc::setpgid(0, 0) != 0 {
+            return Step::Group;
+        }
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+            return Step::Tie;
+        }
+        let files = libc::rlimit { rlim_cur: WORKER_FILES_MAX, rlim_max: WORKER_FILES_MAX };
+        let cores = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        if libc::setrlimit(libc::RLIMIT_CORE, &cores) != 0
+            || libc::setrlimit(libc::RLIMIT_NOFILE, &files) != 0
+        {
+            return Step::Limits;
+        }
+        for (source, target) in child.stdio.iter().zip(0..) {
+            if libc::dup2(*source, target) != target {
+                return Step::Stdio;
+            }
+        }
+        if libc::chdir(child.directory) != 0 {
+            return Step::Directory;
+        }
+        // Exec resets handlers, but a signal that is unblocked before it would still run ours;
+        // and what is ignored, as Rust sets SIGPIPE up, stays ignored.
+        for signal in &*child.altered {
+            if libc::signal(*signal, libc::SIG_DFL) == libc::SIG_ERR {
+                return Step::Signals;
+            }
+        }
+        if libc::pthread_sigmask(libc::SIG_SETMASK, &child.signals, ptr::null_mut()) != 0 {
+            return Step::Signals;
+        }
+        libc::execve(child.program, child.arguments, child.environment);
+        Step::Exec
+    }
+}
+
+fn pointers<'a>(strings: impl Iterator<Item = &'a CStr>) -> Vec<*const c_char> {
+    strings.map(CStr::as_ptr).chain([ptr::null()]).collect()
+}
+
+/// The signals whose disposition is not the default one.
+fn altered_signals() -> Vec<c_int> {
+    let altered = |signal: &c_int| {
+        // SAFETY: only asks; `action` is plain data that the call fills in.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(*signal, ptr::null(), &mut action) == 0
+                && action.sa_sigaction != libc::SIG_DFL
+        }
+    };
+    // The C library keeps the first real-time signals for itself and refuses to tell.
+    (1..=libc::SIGRTMAX()).filter(altered).collect()
+}
+
+fn every_signal() -> libc::sigset_t {
+    // SAFETY: `sigfillset` initialises the whole set.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigfillset(&mut set);
+        set
+    }
+}
+
+fn errno() -> i32 {
+    // SAFETY: always a valid pointer; in the child it is the suspended parent's.
+    unsafe { *libc::__errno_location() }
+}
+
+/// A child of ours that has ended and was not reaped yet, whoever it is.
+pub fn ended_child() -> Option<i32> {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` is plain data that the call fills in; all zero means that nothing ended.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let result = libc::waitid(libc::P_ALL, 0, &mut info, options);
+        (result == 0 && info.si_pid() != 0).then(|| info.si_pid())
+    }
+}
+
+/// Takes note of the end of our child `pid`, if it has ended; with `wait`, once it has.
+pub fn reap(pid: i32, wait: bool) -> Option<Exit> {
+    let mut status: c_int = 0;
+    let options = if wait { 0 } else { libc::WNOHANG };
+    // SAFETY: both pointers are to locals that outlive the call; `rusage` is plain numbers.
+    let (reaped, usage) = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        (libc::wait4(pid, &mut status, options, &mut usage), usage)
+    };
+    (reaped == pid).then(|| Exit {
+        status: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
+        signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
+        rss_kib_max: u64::try_from(usage.ru_maxrss).unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    fn launch(program: &str, arguments: &[&str]) -> Launch {
+        let c = |text: &str| CString::new(text).expect("no NUL");
+        Launch {
+            program: c(program),
+            arguments: [&[program], arguments].concat().into_iter().map(c).collect(),
+            environment: vec![c("A=1")],
+            directory: c("/"),
+        }
+    }
+
+    fn run(launch: &Launch, pidfd: bool) -> (Result<Started, NotStarted>, String) {
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        let null = std::fs::File::open("/dev/null").expect("/dev/null");
+        let extra = [CString::new("B=2").expect("no NUL")];
+        let stdio = [null.as_fd(), writer.as_fd(), writer.as_fd()];
+        let started = Spawner::new(pidfd).spawn(launch, &Seat { environment: &extra, stdio });
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("readable");
+        (started, text)
+    }
+
+    #[test]
+    fn the_child_starts_clean() {
+        let script = "echo $A$B $(pwd) $(ulimit -c) $(ulimit -n); trap '' TERM; \
+                      grep -E 'SigBlk|SigIgn|SigCgt' /proc/self/status; exit 3";
+        for pidfd in [false, true] {
+            let (started, text) = run(&launch("/bin/sh", &["-c", script]), pidfd);
+            let started = started.expect("started");
+            assert_eq!(started.pidfd.is_some(), pidfd);
+            let exit = reap(started.pid, true).expect("ours");
+            assert_eq!((exit.status, exit.signal), (Some(3), None));
+            assert!(exit.rss_kib_max > 100, "{exit:?}");
+            let mut lines = text.lines();
+            assert_eq!(lines.next(), Some("12 / 0 1024"));
+            assert_eq!(lines.next(), Some("SigBlk:\t0000000000000000"), "{text}");
+            // Only what the script itself ignores, SIGTERM; and not the C library's own affairs.
+            let ignored = lines.next().and_then(|line| line.strip_prefix("SigIgn:\t"));
+            let ignored = u64::from_str_radix(ignored.expect(&text), 16).expect(&text);
+            assert_eq!(ignored & !(0b11 << 31), 1 << (libc::SIGTERM - 1), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_failure_names_its_step_and_leaves_no_process() {
+        let directory = CString::new("/nonexistent").expect("no NUL");
+        for (launch, step, errno) in [
+            (launch("/nonexistent", &[]), Step::Exec, libc::ENOENT),
+            (launch("/dev/null", &[]), Step::Exec, libc::EACCES),
+            (Launch { directory, ..launch("/bin/sh", &[]) }, Step::Directory, libc::ENOENT),
+        ] {
+            let (started, _) = run(&launch, true);
+            let failed = started.expect_err("not started");
+            assert_eq!(failed, NotStarted { step, errno });
+            assert!(failed.is_handlers_fault());
+        }
+    }
+
+    #[test]
+    fn it_leads_a_group_of_its_own() {
+        let (started, text) =
+            run(&launch("/bin/sh", &["-c", "cut -d' ' -f5 /proc/$$/stat"]), false);
+        let pid = started.expect("started").pid;
+        reap(pid, true).expect("ours");
+        assert_eq!(text.trim(), pid.to_string());
+    }
+}

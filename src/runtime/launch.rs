@@ -1,0 +1,230 @@
+//! From a function's configuration to what is executed: the program found and looked at before
+//! anything is started, and the environment that every worker of a version shares.
+
+use std::ffi::CString;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::function::config::{FunctionConfig, Runtime};
+use crate::function::elf::{Elf, LOOK, Target};
+use crate::function::name::Home;
+use crate::host::spawn::Launch;
+
+/// Where programs without a path are looked for, and what workers get as `PATH`.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin";
+
+/// What the server tells every worker about itself.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Region and account.
+    pub home: Home,
+    /// The URL under which functions reach the Lambda API.
+    pub endpoint: String,
+}
+
+/// Prepares a version of the function `name` whose code is in `directory`. The error is one line
+/// for people.
+pub fn prepare(
+    facts: &Facts,
+    name: &str,
+    version: &str,
+    config: &FunctionConfig,
+    directory: &Path,
+) -> Result<Launch, String> {
+    let arguments = match &config.runtime {
+        Runtime::Exec | Runtime::Native => split(&config.handler)?,
+        Runtime::Provided(_) => vec!["bootstrap".to_owned()],
+        Runtime::Python(id) | Runtime::Node(id) => {
+            return Err(format!("runtime {id} is not served by this build yet"));
+        }
+    };
+    let program = find(&arguments[0], directory)?;
+    check(&program)?;
+    let mut environment = environment(facts, name, version, config, directory);
+    environment.extend(config.environment.iter().map(|(n, value)| format!("{n}={value}")));
+    let c = |text: &str| CString::new(text).map_err(|_| format!("{text:?} holds a NUL character"));
+    let path = |path: &Path| {
+        CString::new(path.as_os_str().as_bytes()).map_err(|_| "a path with a NUL".to_owned())
+    };
+    Ok(Launch {
+        program: path(&program)?,
+        arguments: arguments.iter().map(|text| c(text)).collect::<Result<_, _>>()?,
+        environment: environment.iter().map(|text| c(text)).collect::<Result<_, _>>()?,
+        directory: path(directory)?,
+    })
+}
+
+/// What Lambda sets for every runtime; what differs by worker is added at its spawn.
+fn environment(
+    facts: &Facts,
+    name: &str,
+    version: &str,
+    config: &FunctionConfig,
+    directory: &Path,
+) -> Vec<String> {
+    let Home { region, .. } = &facts.home;
+    let root = directory.display();
+    let mut list = vec![
+        format!("PATH={PATH}"),
+        format!("LD_LIBRARY_PATH={root}:{root}/lib:/opt/lib"),
+        "LANG=C.UTF-8".to_owned(),
+        "TZ=:UTC".to_owned(),
+        format!("_HANDLER={}", config.handler),
+        format!("LAMBDA_TASK_ROOT={root}"),
+        "LAMBDA_RUNTIME_DIR=/var/runtime".to_owned(),
+        format!("AWS_REGION={region}"),
+        format!("AWS_DEFAULT_REGION={region}"),
+        format!("AWS_LAMBDA_FUNCTION_NAME={name}"),
+        format!("AWS_LAMBDA_FUNCTION_VERSION={version}"),
+        format!("AWS_LAMBDA_FUNCTION_MEMORY_SIZE={}", config.memory_mb),
+        format!("AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/{name}"),
+        // Any pair will do where the server trusts local callers; SDKs insist on having one.
+        "AWS_ACCESS_KEY_ID=hob".to_owned(),
+        "AWS_SECRET_ACCESS_KEY=hob".to_owned(),
+        "AWS_SESSION_TOKEN=hob".to_owned(),
+        format!("AWS_ENDPOINT_URL_LAMBDA={}", facts.endpoint),
+    ];
+    if config.runtime == Runtime::Native {
+        list.push(format!("HOB_WIRE={}", crate::wire::PROTOCOL));
+    }
+    // What the user sets comes later in the list; of two equal names the first would win.
+    list.retain(|pair| {
+        let set =
+            |(name, _): &(String, String)| pair.split_once('=').is_some_and(|(n, _)| n == name);
+        !config.environment.iter().any(set)
+    });
+    list
+}
+
+/// Splits a handler into program and arguments at blanks; quotes keep blanks in.
+fn split(handler: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for c in handler.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, ' ' | '\t') => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err(format!("handler {handler}: a quote is not closed"));
+    }
+    words.extend(word);
+    if words.first().is_none_or(String::is_empty) {
+        return Err(format!("handler {handler:?} names no program"));
+    }
+    Ok(words)
+}
+
+/// A program of the function's folder, or one of the system's by its bare name or absolute path.
+fn find(program: &str, directory: &Path) -> Result<PathBuf, String> {
+    let own = directory.join(program);
+    if own.exists() || program.starts_with('/') {
+        return Ok(own);
+    }
+    if !program.contains('/') {
+        let system = PATH.split(':').map(|place| Path::new(place).join(program));
+        if let Some(found) = system.into_iter().find(|path| path.exists()) {
+            return Ok(found);
+        }
+    }
+    Err(format!("handler {program} is missing: no such file in the function's folder"))
+}
+
+/// Looks at a program before it is started, so that what cannot start is refused in words.
+fn check(program: &Path) -> Result<(), String> {
+    let name = program.file_name().unwrap_or_default().display();
+    let fail = |what: String| Err(format!("handler {name} {what}"));
+    let metadata = match std::fs::metadata(program) {
+        Ok(metadata) => metadata,
+        Err(error) => return fail(format!("cannot be read: {error}")),
+    };
+    if !metadata.is_file() {
+        return fail("is not a file".to_owned());
+    }
+    if metadata.permissions().mode() & 0o111 == 0 {
+        return fail(format!("is not executable: chmod +x {name}"));
+    }
+    let mut start = Vec::new();
+    let opened = std::fs::File::open(program);
+    if let Err(error) = opened.and_then(|file| file.take(LOOK as u64).read_to_end(&mut start)) {
+        return fail(format!("cannot be read: {error}"));
+    }
+    if let Some(script) = start.strip_prefix(b"#!") {
+        let line = script.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii();
+        let interpreter = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+        let interpreter = Path::new(std::ffi::OsStr::from_bytes(interpreter));
+        if !interpreter.exists() {
+            return fail(format!("needs {}, which is not here", interpreter.display()));
+        }
+        return Ok(());
+    }
+    let Some(elf) = Elf::parse(&start) else {
+        return fail("is neither a program nor a script that starts with #!".to_owned());
+    };
+    let own = Target::own();
+    if !own.runs(elf.target) {
+        return fail(format!("is built for {}, this is {}", elf.target.name(), own.name()));
+    }
+    match elf.interpreter {
+        Some(loader) if !Path::new(&loader).exists() => {
+            fail(format!("needs the loader {loader}, which is not here: build it static"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handlers_split_at_blanks_outside_quotes() {
+        for (handler, words) in [
+            ("run.sh", &["run.sh"][..]),
+            ("jq -c  '.a b'", &["jq", "-c", ".a b"]),
+            ("a \"\" 'x'y", &["a", "", "xy"]),
+        ] {
+            assert_eq!(split(handler).expect(handler), words, "{handler}");
+        }
+        assert!(split("a 'b").is_err());
+        assert!(split("''").is_err());
+    }
+
+    #[test]
+    fn what_cannot_start_is_refused_in_words() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str, mode: u32, content: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).expect("written");
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&path, permissions).expect("permitted");
+            path
+        };
+        let mut foreign = [0u8; 64];
+        foreign[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        foreign[18] = 21;
+        for (path, complaint) in [
+            (file("plain", 0o755, b"echo hi"), "handler plain is neither a program nor a script"),
+            (file("locked", 0o644, b"#!/bin/sh"), "handler locked is not executable: chmod +x"),
+            (file("snake", 0o755, b"#!/usr/bin/snake -x\n"), "handler snake needs /usr/bin/snake"),
+            (file("power", 0o755, &foreign), "handler power is built for PowerPC64 (64-bit), this"),
+            (folder.path().to_owned(), "is not a file"),
+        ] {
+            let refused = check(&path).expect_err(complaint);
+            assert!(refused.contains(complaint), "{refused}");
+        }
+        assert_eq!(check(Path::new("/bin/sh")), Ok(()));
+        assert!(find("nothing", folder.path()).is_err());
+        assert_eq!(find("sh", folder.path()).map(|path| path.exists()), Ok(true));
+        assert_eq!(find("plain", folder.path()), Ok(folder.path().join("plain")));
+    }
+}

@@ -1,0 +1,2 @@
+//! How workers are spoken to.
+pub mod launch;
