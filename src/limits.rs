@@ -38,6 +38,13 @@ pub const CONNECTIONS_MAX: usize = 512;
 pub const HEAD_MAX: usize = 64 * 1024;
 /// Bytes of a request head from a worker: a 1 MiB error cause in one field, as on Lambda.
 pub const RUNTIME_HEAD_MAX: usize = 1024 * 1024 + 64 * 1024;
+/// Connections of workers to the Runtime API at one time: five for each slot, as Node opens, and
+/// some in passing.
+pub const RUNTIME_CONNECTIONS_MAX: usize = 6 * SLOTS_MAX;
+/// Bytes of a worker's request body that is not an answer: errors of its start and the like.
+pub const RUNTIME_BODY_MAX: usize = 256 * 1024;
+/// Extensions of one worker, as on Lambda.
+pub const EXTENSIONS_MAX: usize = 10;
 /// Time a client has for a request head, and the least it has for a body.
 pub const HEAD_MS: u32 = 20_000;
 /// Rate below which a client that sends or takes a body is given up: a modem is faster.
@@ -120,3 +127,10 @@ pub const OUTPUT_READ: usize = 4 * 1024;
 pub const LOG_RING: usize = 32 * 1024;
 /// Bytes of log that `LogType: Tail` returns, as on Lambda.
 pub const TAIL_MAX: usize = 4 * 1024;
+/// Time between looks at a worker's memory: reading it costs about as much as a warm invocation.
+pub const MEMORY_READ_MS: u32 = 1_000;
+/// Time from SIGTERM to the end of the conversation: runtimes that are blocked in their request
+/// for work run their cleanup only then, and those that are not have begun it by then.
+pub const HANG_UP_MS: u32 = 20;
+/// Bytes of a program's standard error that go into its error message: its last lines.
+pub const ERROR_TEXT_MAX: usize = 1024;

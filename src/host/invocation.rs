@@ -150,6 +150,7 @@ pub struct Settled {
 
 /// One invocation, from acceptance to settling.
 pub struct Invocation {
+    id: InvocationId,
     /// Which version runs.
     pub version: VersionId,
     /// As the caller qualified the function.
@@ -172,6 +173,8 @@ pub struct Invocation {
     pub answer: Option<Answer>,
     /// Why there is no answer of the handler.
     pub mishap: Option<Mishap>,
+    /// The most memory its worker was seen with.
+    pub memory_kib: u64,
     /// The end, until the caller has taken it.
     settled: Option<Settled>,
     waker: Option<Waker>,
@@ -202,7 +205,15 @@ impl Invocations {
     pub fn add(&mut self, call: Call) -> InvocationId {
         let request = RequestId::random(&mut self.rng);
         let epoch = u32::try_from(Clock::unix_ms() / 1000).unwrap_or(u32::MAX);
-        let entry = Invocation {
+        let index = self.unused.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            u32::try_from(self.entries.len() - 1).expect("fewer invocations than that")
+        });
+        // The serial makes an id that is never used twice of an index that is.
+        self.serial = self.serial.wrapping_add(1);
+        let id = InvocationId(u64::from(self.serial) << 32 | u64::from(index));
+        self.entries[index as usize] = Some(Invocation {
+            id,
             version: call.version,
             qualifier: call.qualifier,
             payload: call.payload,
@@ -214,24 +225,23 @@ impl Invocations {
             init_us: None,
             answer: None,
             mishap: None,
+            memory_kib: 0,
             settled: None,
             waker: None,
             abandoned: false,
-        };
-        let index = self.unused.pop().unwrap_or_else(|| {
-            self.entries.push(None);
-            u32::try_from(self.entries.len() - 1).expect("fewer invocations than that")
         });
-        self.entries[index as usize] = Some(entry);
-        // The serial makes an id that is never used twice of an index that is.
-        self.serial = self.serial.wrapping_add(1);
-        InvocationId(u64::from(self.serial) << 32 | u64::from(index))
+        id
     }
 
     /// The invocation, which is in flight.
     pub fn get(&mut self, id: InvocationId) -> &mut Invocation {
+        self.find(id).expect("an invocation in flight has its entry")
+    }
+
+    /// The invocation, if it is in flight.
+    pub fn find(&mut self, id: InvocationId) -> Option<&mut Invocation> {
         let index = usize::try_from(id.0 & 0xFFFF_FFFF).expect("32 bits");
-        self.entries[index].as_mut().expect("an invocation in flight has its entry")
+        self.entries.get_mut(index)?.as_mut().filter(|entry| entry.id == id)
     }
 
     /// Random bits, for names that must not repeat.
@@ -257,35 +267,14 @@ impl Invocations {
         }
     }
 
-    fn remove(&mut self, id: InvocationId) {
-        let index = u32::try_from(id.0 & 0xFFFF_FFFF).expect("32 bits");
-        self.entries[index as usize] = None;
-        self.unused.push(index);
-    }
-}
-
-/// A caller's claim to one invocation's end. Dropping it abandons the invocation.
-pub struct Claim<'a> {
-    invocations: &'a RefCell<Invocations>,
-    id: InvocationId,
-    taken: bool,
-}
-
-impl<'a> Claim<'a> {
-    /// The claim to `id`, which was just added.
-    pub fn new(invocations: &'a RefCell<Invocations>, id: InvocationId) -> Claim<'a> {
-        Claim { invocations, id, taken: false }
-    }
-
-    /// Waits for the end.
-    pub async fn settled(mut self) -> Settled {
+    /// Waits for the end of an invocation that was just added.
+    pub async fn settled(invocations: &RefCell<Invocations>, id: InvocationId) -> Settled {
         poll_fn(|cx| {
-            let mut invocations = self.invocations.borrow_mut();
-            let entry = invocations.get(self.id);
+            let mut invocations = invocations.borrow_mut();
+            let entry = invocations.get(id);
             match entry.settled.take() {
                 Some(settled) => {
-                    invocations.remove(self.id);
-                    self.taken = true;
+                    invocations.remove(id);
                     Poll::Ready(settled)
                 }
                 None => {
@@ -296,21 +285,23 @@ impl<'a> Claim<'a> {
         })
         .await
     }
-}
 
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        if self.taken {
-            return;
-        }
-        let mut invocations = self.invocations.borrow_mut();
-        let entry = invocations.get(self.id);
+    /// The caller is gone. True if the invocation has not ended yet.
+    pub fn abandon(&mut self, id: InvocationId) -> bool {
+        let entry = self.get(id);
         if entry.settled.is_some() {
-            invocations.remove(self.id);
-        } else {
-            entry.abandoned = true;
-            entry.waker = None;
+            self.remove(id);
+            return false;
         }
+        entry.abandoned = true;
+        entry.waker = None;
+        true
+    }
+
+    fn remove(&mut self, id: InvocationId) {
+        let index = u32::try_from(id.0 & 0xFFFF_FFFF).expect("32 bits");
+        self.entries[index as usize] = None;
+        self.unused.push(index);
     }
 }
 

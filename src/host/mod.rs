@@ -1,6 +1,403 @@
-//! The host does.
+//! The host does: it performs what the pool decides, and tells the pool what happened.
+//!
+//! One thread, one executor. The pool is borrowed only inside [`Host::step`], which never waits;
+//! performing an action may make further events, and these take their turn in the same step.
+
+pub mod catalog;
 pub mod invocation;
 pub mod logs;
 pub mod output;
 pub mod process;
+pub mod settle;
 pub mod spawn;
+mod start;
+pub mod worker;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+
+use smol::LocalExecutor;
+
+use crate::io::{Buffers, Clock, Reactor};
+use crate::limits::HANG_UP_MS;
+use crate::pool::{Action, Cause, Event, Instant, InvocationId, Outcome, Pool, WorkerId};
+use crate::runtime::launch::Facts;
+use crate::runtime::provided;
+use catalog::{Catalog, Defaults, Function, Version};
+use invocation::{Call, Invocation, Invocations, Settled};
+use logs::{Entry, Logs, Record};
+use process::{Processes, Reaper};
+use spawn::Exit;
+use worker::{Talk, Worker};
+
+/// What the host is told at start.
+pub struct Setup {
+    /// Slots of the table.
+    pub slots: u16,
+    /// Limits that hold where a function says nothing.
+    pub defaults: Defaults,
+    /// How exits become known.
+    pub reaper: Reaper,
+    /// What workers are told about the server.
+    pub facts: Facts,
+    /// Randomness for request ids.
+    pub seed: u64,
+}
+
+/// The shell around the pool.
+pub struct Host {
+    /// What it waits with.
+    pub reactor: Rc<Reactor>,
+    /// What its tasks run on.
+    pub executor: Rc<LocalExecutor<'static>>,
+    /// Where payloads are.
+    pub buffers: Rc<Buffers>,
+    /// What workers are told about the server.
+    pub facts: Facts,
+    /// The log of all functions.
+    pub logs: Logs,
+    /// Limits that hold where a function says nothing.
+    pub defaults: Cell<Defaults>,
+    /// The functions.
+    pub catalog: RefCell<Catalog>,
+    /// Counts of what happened.
+    pub counters: RefCell<Counters>,
+    /// The processes.
+    pub processes: Rc<Processes>,
+    pool: RefCell<Pool>,
+    workers: RefCell<Vec<Option<Rc<Worker>>>>,
+    invocations: RefCell<Invocations>,
+    events: RefCell<VecDeque<Event>>,
+    stepping: Cell<bool>,
+    draining: Cell<bool>,
+    drained: RefCell<Option<Waker>>,
+    /// The server that `provided` workers poll; it starts with the first of them.
+    pub(crate) runtime_api: provided::Api,
+}
+
+/// Counts since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Invocations that were settled.
+    pub settled: u64,
+    /// Processes that were started.
+    pub spawned: u64,
+}
+
+impl Host {
+    /// A host without functions.
+    pub fn new(
+        reactor: &Rc<Reactor>,
+        executor: &Rc<LocalExecutor<'static>>,
+        buffers: &Rc<Buffers>,
+        setup: Setup,
+    ) -> Rc<Host> {
+        let host = Rc::new(Host {
+            reactor: Rc::clone(reactor),
+            executor: Rc::clone(executor),
+            buffers: Rc::clone(buffers),
+            facts: setup.facts,
+            logs: Logs::default(),
+            defaults: Cell::new(setup.defaults),
+            catalog: RefCell::default(),
+            counters: RefCell::default(),
+            processes: Processes::new(reactor, setup.reaper),
+            pool: RefCell::new(Pool::new(setup.slots)),
+            workers: RefCell::new(vec![None; usize::from(setup.slots)]),
+            invocations: RefCell::new(Invocations::new(setup.seed)),
+            events: RefCell::default(),
+            stepping: Cell::new(false),
+            draining: Cell::new(false),
+            drained: RefCell::default(),
+            runtime_api: provided::Api::default(),
+        });
+        let deadlines = Rc::clone(&host);
+        executor.spawn(async move { deadlines.keep_deadlines().await }).detach();
+        let processes = Rc::clone(&host.processes);
+        executor.spawn(async move { processes.sweep_strays().await }).detach();
+        host
+    }
+
+    /// Tells the pool what happened and does what it asks, and so on until nothing is left.
+    pub fn step(self: &Rc<Self>, event: Event) {
+        self.events.borrow_mut().push_back(event);
+        if self.stepping.replace(true) {
+            // Called from within an action: the step that performs it goes on with this event.
+            return;
+        }
+        loop {
+            let Some(event) = self.events.borrow_mut().pop_front() else { break };
+            let now = self.reactor.now();
+            let actions = self.pool.borrow_mut().on_event(now, event);
+            for action in actions {
+                self.perform(now, action);
+            }
+        }
+        self.stepping.set(false);
+        let pool = self.pool.borrow();
+        self.reactor.set_alarm(pool.next_deadline().map(|(at, _)| at));
+        if self.draining.get()
+            && pool.is_drained()
+            && let Some(waker) = self.drained.take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Hands the pool its deadlines, for ever.
+    async fn keep_deadlines(self: &Rc<Self>) {
+        loop {
+            let next = self.pool.borrow().next_deadline();
+            match next {
+                Some((at, _)) if at <= self.reactor.now() => self.step(Event::DeadlinePassed),
+                Some((at, _)) => {
+                    self.reactor.set_alarm(Some(at));
+                    self.reactor.alarm().await;
+                }
+                None => self.reactor.alarm().await,
+            }
+        }
+    }
+
+    fn perform(self: &Rc<Self>, now: Instant, action: Action) {
+        match action {
+            Action::Spawn { worker, version, provisioned, invocation } => {
+                self.spawn(now, worker, version, provisioned, invocation);
+            }
+            Action::Dispatch { worker, invocation } => self.dispatch(now, worker, invocation),
+            Action::Settle { invocation, outcome } => self.settle(now, invocation, outcome),
+            Action::Stop { worker } => self.stop(worker),
+            Action::Kill { worker } => {
+                if let Some(worker) = self.worker(worker) {
+                    worker.process.kill();
+                }
+            }
+            Action::Forget { version } => self.catalog.borrow_mut().forget(version),
+        }
+    }
+
+    /// The worker, if it is still that one.
+    pub fn worker(&self, id: WorkerId) -> Option<Rc<Worker>> {
+        let workers = self.workers.borrow();
+        workers[usize::from(id.slot)].as_ref().filter(|worker| worker.id == id).cloned()
+    }
+
+    /// All workers, by slot.
+    pub fn workers(&self) -> Vec<Rc<Worker>> {
+        self.workers.borrow().iter().flatten().cloned().collect()
+    }
+
+    /// Looks at the pool.
+    pub fn look<R>(&self, look: impl FnOnce(&Pool) -> R) -> R {
+        look(&self.pool.borrow())
+    }
+
+    /// An invocation that is in flight.
+    pub fn with_invocation<R>(
+        &self,
+        id: InvocationId,
+        with: impl FnOnce(&mut Invocation) -> R,
+    ) -> R {
+        with(self.invocations.borrow_mut().get(id))
+    }
+
+    /// An invocation that may have ended meanwhile.
+    pub fn with_running<R>(
+        &self,
+        id: InvocationId,
+        with: impl FnOnce(&mut Invocation) -> R,
+    ) -> Option<R> {
+        self.invocations.borrow_mut().find(id).map(with)
+    }
+
+    /// Random bits, for names that must not repeat.
+    pub fn random(&self) -> u128 {
+        self.invocations.borrow_mut().random()
+    }
+
+    /// Invocations in flight.
+    pub fn in_flight(&self) -> usize {
+        self.invocations.borrow().count()
+    }
+
+    /// Runs a function once. If the caller goes away before the end, an invocation that still
+    /// waits is withdrawn; one that runs, runs on.
+    pub async fn invoke(self: &Rc<Self>, call: Call) -> Settled {
+        let version = call.version;
+        let id = self.invocations.borrow_mut().add(call);
+        let claim = Claim { host: self, id, done: Cell::new(false) };
+        self.step(Event::Invoked { invocation: id, version });
+        let settled = Invocations::settled(&self.invocations, id).await;
+        claim.done.set(true);
+        settled
+    }
+
+    fn dispatch(self: &Rc<Self>, now: Instant, id: WorkerId, invocation: InvocationId) {
+        let worker = self.worker(id).expect("the pool dispatches to live workers");
+        self.begin(now, &worker, invocation);
+        match &worker.talk {
+            Talk::Exec(_) => unreachable!("one-shot workers get their invocation at spawn"),
+            Talk::Native(talk) => talk.dispatch(self, &worker, invocation),
+            Talk::Provided(seat) => seat.dispatch(invocation),
+        }
+    }
+
+    /// Takes note that a worker begins an invocation.
+    fn begin(&self, now: Instant, worker: &Worker, id: InvocationId) {
+        worker.running.set(Some(id));
+        worker.used.set(now);
+        let first = worker.served.get() == 0;
+        worker.served.set(worker.served.get() + 1);
+        let mut invocations = self.invocations.borrow_mut();
+        let invocation = invocations.get(id);
+        invocation.dispatched = Some(now);
+        if let Some(ready) = worker.ready.get().filter(|_| first && !worker.provisioned) {
+            invocation.init_us = Some(ready.micros_since(worker.spawned));
+        }
+        let request = invocation.request.0;
+        drop(invocations);
+        self.note(
+            &worker.version.name,
+            request,
+            Some(id),
+            Entry::Start { version: worker.version.label },
+        );
+    }
+
+    fn stop(self: &Rc<Self>, id: WorkerId) {
+        let Some(worker) = self.worker(id) else { return };
+        if worker.served.get() == 0 && worker.ready.get().is_none() {
+            self.init_stopped(&worker);
+        }
+        // What it ran was settled before: an answer that comes now is late.
+        worker.running.set(None);
+        worker.stopping.set(true);
+        worker.process.stop();
+        let reactor = Rc::clone(&self.reactor);
+        let task = async move {
+            reactor.sleep_ms(HANG_UP_MS).await;
+            worker.hang_up();
+        };
+        self.executor.spawn(task).detach();
+    }
+
+    /// A worker asks for work.
+    pub fn ready(self: &Rc<Self>, worker: &Worker) {
+        let now = self.reactor.now();
+        worker.used.set(now);
+        if worker.ready.get().is_none() {
+            worker.ready.set(Some(now));
+        }
+        self.step(Event::Ready { worker: worker.id });
+    }
+
+    /// A worker's process is gone.
+    fn exited(self: &Rc<Self>, worker: &Worker, exit: Exit) {
+        worker.output.finish(|line| worker.said(self, line));
+        self.lost(worker, exit);
+        self.workers.borrow_mut()[usize::from(worker.id.slot)] = None;
+        self.step(Event::Exited { worker: worker.id, cause: Cause::Reaped });
+    }
+
+    /// Writes an entry to the log, and to the tail of the invocation that it belongs to.
+    fn note(&self, function: &str, request: [u8; 16], id: Option<InvocationId>, entry: Entry<'_>) {
+        let record = Record { at_ms: Clock::unix_ms(), function, request, entry };
+        self.logs.push(&record);
+        if let Some(id) = id {
+            self.invocations.borrow_mut().get(id).add_to_tail(&record);
+        }
+    }
+
+    /// Writes a worker's line to the log.
+    pub fn note_output(&self, worker: &Worker, line: &[u8]) {
+        let id = worker.running.get();
+        let request = id.map_or([0; 16], |id| self.invocations.borrow_mut().get(id).request.0);
+        self.note(&worker.version.name, request, id, Entry::Output(line));
+    }
+
+    /// Puts a function in, or replaces it as a whole: new invocations run the new version, the
+    /// running ones finish on the old.
+    pub fn put(self: &Rc<Self>, function: Function) {
+        let new = function.state.as_ref().ok().cloned();
+        let old = self.catalog.borrow_mut().put(function);
+        if let Some(version) = &new {
+            let settings = version.settings(self.defaults.get());
+            self.step(Event::Configured { version: version.id, settings });
+        }
+        if let Some(old) = old {
+            let successor = new.map(|version| version.id);
+            self.step(Event::Retired { version: old.id, successor });
+        }
+    }
+
+    /// Takes a function out. False if there is none of that name.
+    pub fn remove(self: &Rc<Self>, name: &str) -> bool {
+        let Some(function) = self.catalog.borrow_mut().remove(name) else { return false };
+        if let Ok(version) = function.state {
+            self.step(Event::Retired { version: version.id, successor: None });
+        }
+        true
+    }
+
+    /// Tells the pool new defaults, for all functions that say nothing themselves.
+    pub fn set_defaults(self: &Rc<Self>, defaults: Defaults) {
+        self.defaults.set(defaults);
+        let serving: Vec<Rc<Version>> = {
+            let catalog = self.catalog.borrow();
+            catalog.functions().iter().filter_map(|f| f.state.as_ref().ok().cloned()).collect()
+        };
+        for version in serving {
+            let settings = version.settings(defaults);
+            self.step(Event::Configured { version: version.id, settings });
+        }
+    }
+
+    /// Refuses new invocations, lets the running ones finish within `limit_ms`, stops every
+    /// worker, and returns when the last process is reaped.
+    pub async fn drain(self: &Rc<Self>, limit_ms: u32) {
+        self.draining.set(true);
+        let until = self.reactor.now().after_ms(limit_ms);
+        self.step(Event::DrainStarted { until });
+        std::future::poll_fn(|cx| {
+            if self.pool.borrow().is_drained() {
+                return std::task::Poll::Ready(());
+            }
+            *self.drained.borrow_mut() = Some(cx.waker().clone());
+            std::task::Poll::Pending
+        })
+        .await;
+        while self.processes.has_strays() {
+            self.reactor.sleep_ms(1).await;
+        }
+    }
+
+    /// True once draining.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+}
+
+/// A caller's claim to the end of its invocation. Dropped early, it withdraws the invocation.
+struct Claim<'a> {
+    host: &'a Rc<Host>,
+    id: InvocationId,
+    done: Cell<bool>,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !self.done.get() && self.host.invocations.borrow_mut().abandon(self.id) {
+            self.host.step(Event::Cancelled { invocation: self.id });
+        }
+    }
+}
+
+/// True for outcomes of invocations that a worker began.
+fn has_begun(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Done | Outcome::Failed | Outcome::Crashed | Outcome::TimedOut => true,
+        Outcome::InitFailed | Outcome::Rejected(_) | Outcome::Cancelled => false,
+    }
+}

@@ -287,7 +287,7 @@ impl Connection {
 
     /// Answers a request that cannot be served with a JSON body, and ends the connection so that
     /// the client gets to read the answer: what it still sends is read for a while, and dropped.
-    pub async fn refuse(self, refused: Refused) {
+    pub async fn refuse(mut self, refused: Refused) {
         let body = format!("{{\"message\":\"{}\"}}", refused.reason());
         let head = ReplyHead::new(refused.status())
             .field("Content-Type", "application/json")
@@ -300,7 +300,7 @@ impl Connection {
     }
 
     /// Ends a connection whose request was answered before all of it was read.
-    pub async fn linger(mut self) {
+    pub async fn linger(&mut self) {
         if rustix::net::shutdown(self.peer.io.get(), Shutdown::Write).is_err() {
             return;
         }

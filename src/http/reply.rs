@@ -3,7 +3,7 @@
 use std::io::Write;
 
 /// Room for a head's own text; long values (a log tail) are separate parts of the write.
-const SPACE: usize = 1024;
+const SPACE: usize = 2048;
 
 /// A reply head under construction. What does not fit is a bug of ours, not of the peer's: values
 /// of any length are passed to the write as parts of their own.
@@ -18,6 +18,11 @@ impl ReplyHead {
         let mut head = ReplyHead { space: [0; SPACE], length: 0 };
         head.put(format_args!("HTTP/1.1 {status} {}\r\n", reason(status)));
         head
+    }
+
+    /// The rest of a head whose first part is sent before it.
+    pub fn rest() -> ReplyHead {
+        ReplyHead { space: [0; SPACE], length: 0 }
     }
 
     /// Adds a field.

@@ -1,2 +1,9 @@
-//! How workers are spoken to.
+//! How workers are spoken to: one module for each kind of runtime.
+//!
+//! A runtime knows the worker it talks to and tells the host what that worker said. Who asked for
+//! the invocation, and what becomes of the answer, it does not know.
+
+pub mod exec;
 pub mod launch;
+pub mod native;
+pub mod provided;

@@ -1,0 +1,230 @@
+//! The functions that the server knows, and the versions that the pool runs.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use super::spawn::{Exit, Launch};
+use crate::function::config::{FunctionConfig, Runtime};
+use crate::limits::{FUNCTIONS_MAX, IDLE_TIMEOUT_S_DEFAULT, INIT_LIMIT_MS, VERSIONS_MAX};
+use crate::pool::{FunctionId, Settings, VersionId};
+
+/// One version of a function, as long as anything runs it.
+pub struct Version {
+    /// Its number in the pool.
+    pub id: VersionId,
+    /// Its function's number in the pool.
+    pub function: FunctionId,
+    /// Its function's name.
+    pub name: Rc<str>,
+    /// `$LATEST` or a number.
+    pub label: &'static str,
+    /// What the user said.
+    pub config: FunctionConfig,
+    /// Where its code is.
+    pub code: PathBuf,
+    /// What is executed.
+    pub launch: Launch,
+    /// Why it failed to start, the last time it did.
+    pub init_error: RefCell<Option<InitError>>,
+}
+
+/// Why a worker did not become ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InitError {
+    /// As the runtime reported it, JSON.
+    Posted(Vec<u8>),
+    /// In the platform's words.
+    Platform {
+        /// Lambda's error type.
+        error_type: &'static str,
+        /// For people.
+        message: String,
+    },
+}
+
+/// Limits that hold where a function says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// Wait for a free worker.
+    pub queue_wait_ms: u32,
+    /// Idle time before a worker is stopped.
+    pub idle_timeout_s: u32,
+}
+
+impl Default for Defaults {
+    fn default() -> Defaults {
+        Defaults {
+            queue_wait_ms: crate::limits::QUEUE_WAIT_MS_DEFAULT,
+            idle_timeout_s: IDLE_TIMEOUT_S_DEFAULT,
+        }
+    }
+}
+
+impl Version {
+    /// How the pool is to keep its workers.
+    pub fn settings(&self, defaults: Defaults) -> Settings {
+        let config = &self.config;
+        let idle_timeout_s = config.idle_timeout_s.unwrap_or(defaults.idle_timeout_s);
+        Settings {
+            function: self.function,
+            reserved: config.reserved_concurrency,
+            provisioned: config.provisioned_concurrency,
+            queue_wait_ms: config.queue_wait_ms.unwrap_or(defaults.queue_wait_ms),
+            idle_timeout_ms: idle_timeout_s.saturating_mul(1000),
+            timeout_ms: config.timeout_s * 1000,
+            init_limit_ms: INIT_LIMIT_MS,
+            grace_ms: config.shutdown_grace_ms,
+            max_invocations: config.max_invocations,
+            one_shot: config.runtime == Runtime::Exec,
+        }
+    }
+
+    /// Takes note of why it did not start.
+    pub fn start_failed(&self, error_type: &'static str, message: String) {
+        *self.init_error.borrow_mut() = Some(InitError::Platform { error_type, message });
+    }
+}
+
+/// How a process ended, in Lambda's words.
+pub fn exit_message(exit: Exit) -> String {
+    match (exit.status, exit.signal) {
+        (Some(0), _) => "Runtime exited without providing a reason".to_owned(),
+        (Some(status), _) => format!("Runtime exited with error: exit status {status}"),
+        (None, Some(signal)) => {
+            format!("Runtime exited with error: signal: {}", signal_name(signal))
+        }
+        (None, None) => "Runtime exited with error".to_owned(),
+    }
+}
+
+/// Signals as Go names them, since Lambda's messages come from there.
+fn signal_name(signal: i32) -> String {
+    match signal {
+        1 => "hangup".into(),
+        2 => "interrupt".into(),
+        3 => "quit".into(),
+        4 => "illegal instruction".into(),
+        5 => "trace/breakpoint trap".into(),
+        6 => "aborted".into(),
+        7 => "bus error".into(),
+        8 => "floating point exception".into(),
+        9 => "killed".into(),
+        11 => "segmentation fault".into(),
+        13 => "broken pipe".into(),
+        14 => "alarm clock".into(),
+        15 => "terminated".into(),
+        other => format!("signal {other}"),
+    }
+}
+
+/// A function by its name.
+pub struct Function {
+    /// Its name.
+    pub name: Rc<str>,
+    /// Its number in the pool.
+    pub id: FunctionId,
+    /// Where it comes from.
+    pub source: Source,
+    /// What serves it, or why nothing does: one line for each complaint.
+    pub state: Result<Rc<Version>, Vec<String>>,
+}
+
+/// Where a function comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A folder below the functions directory.
+    Folder(PathBuf),
+    /// Pushed to the server, and kept in its data directory.
+    Pushed,
+}
+
+/// All functions and versions.
+#[derive(Default)]
+pub struct Catalog {
+    functions: Vec<Function>,
+    versions: Vec<Option<Rc<Version>>>,
+}
+
+/// No number is free for another function or version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl Catalog {
+    /// The function of this name.
+    pub fn function(&self, name: &str) -> Option<&Function> {
+        self.functions.iter().find(|function| &*function.name == name)
+    }
+
+    /// All functions, in the order of their names.
+    pub fn functions(&self) -> &[Function] {
+        &self.functions
+    }
+
+    /// A version that the pool knows.
+    pub fn version(&self, id: VersionId) -> &Rc<Version> {
+        self.versions[usize::from(id.0)].as_ref().expect("the pool runs known versions")
+    }
+
+    /// Every version that the pool knows.
+    pub fn versions(&self) -> impl Iterator<Item = &Rc<Version>> {
+        self.versions.iter().flatten()
+    }
+
+    /// The number for a function of this name: its own, or a free one.
+    pub fn function_id(&self, name: &str) -> Result<FunctionId, Full> {
+        if let Some(function) = self.function(name) {
+            return Ok(function.id);
+        }
+        // A removed function's versions may still be on their way out: its number is not free.
+        let taken = |id: FunctionId| {
+            self.functions.iter().any(|function| function.id == id)
+                || self.versions().any(|version| version.function == id)
+        };
+        let free = (0..u16::try_from(FUNCTIONS_MAX).expect("small")).map(FunctionId);
+        let id = free.into_iter().find(|id| !taken(*id)).ok_or(Full)?;
+        // A function of this name that is on its way out keeps its number, so that its
+        // reservation and its running invocations go on counting.
+        let leaving = self.versions().find(|version| &*version.name == name);
+        Ok(leaving.map_or(id, |version| version.function))
+    }
+
+    /// A number for a new version.
+    pub fn version_id(&self) -> Result<VersionId, Full> {
+        let free = self.versions.iter().position(Option::is_none).unwrap_or(self.versions.len());
+        if free >= VERSIONS_MAX {
+            return Err(Full);
+        }
+        Ok(VersionId(u16::try_from(free).expect("VERSIONS_MAX fits")))
+    }
+
+    /// Puts a function in, in place of one of the same name; returns the version that it
+    /// replaces, which must be retired now.
+    pub fn put(&mut self, function: Function) -> Option<Rc<Version>> {
+        if let Ok(version) = &function.state {
+            let index = usize::from(version.id.0);
+            if index >= self.versions.len() {
+                self.versions.resize(index + 1, None);
+            }
+            self.versions[index] = Some(Rc::clone(version));
+        }
+        match self.functions.binary_search_by(|other| other.name.cmp(&function.name)) {
+            Ok(at) => std::mem::replace(&mut self.functions[at], function).state.ok(),
+            Err(at) => {
+                self.functions.insert(at, function);
+                None
+            }
+        }
+    }
+
+    /// Takes a function out; its version, if it had one, must be retired now.
+    pub fn remove(&mut self, name: &str) -> Option<Function> {
+        let at = self.functions.iter().position(|function| &*function.name == name)?;
+        Some(self.functions.remove(at))
+    }
+
+    /// The pool knows this version no more.
+    pub fn forget(&mut self, id: VersionId) {
+        self.versions[usize::from(id.0)] = None;
+    }
+}

@@ -1,0 +1,231 @@
+//! The end of an invocation: what the caller learns and what the log says.
+
+use std::rc::Rc;
+
+use super::Host;
+use super::catalog::{InitError, exit_message};
+use super::invocation::{Answer, Invocation, Mishap, Payload, RequestId, Settled};
+use super::logs::{Entry, Record, Report};
+use super::spawn::Exit;
+use super::worker::{Talk, Worker};
+use crate::limits::{REPLY_MAX, TAIL_MAX};
+use crate::pool::{Event, Instant, InvocationId, Outcome};
+use crate::runtime::exec;
+
+/// What a worker says about the invocation that it runs.
+pub enum Reply {
+    /// The handler's reply.
+    Done(Payload),
+    /// The handler's error, as JSON.
+    Error(Payload),
+    /// No answer of the handler's.
+    Mishap(Mishap),
+}
+
+impl Host {
+    /// A worker answered. Ignored if it runs nothing (a late answer).
+    pub fn replied(self: &Rc<Self>, worker: &Worker, reply: Reply) {
+        let Some(id) = worker.running.get() else { return };
+        // What it wrote before its answer belongs to this invocation.
+        worker.output.drain(usize::MAX, |line| worker.said(self, line));
+        let now = self.reactor.now();
+        let memory = worker.memory_kib(now);
+        let ok = matches!(reply, Reply::Done(_));
+        {
+            let mut invocations = self.invocations.borrow_mut();
+            let invocation = invocations.get(id);
+            invocation.memory_kib = memory;
+            match reply {
+                Reply::Done(payload) if payload.len() > REPLY_MAX => {
+                    invocation.mishap = Some(Mishap::ReplyTooLarge);
+                }
+                Reply::Done(payload) => invocation.answer = Some(Answer { ok: true, payload }),
+                Reply::Error(payload) => invocation.answer = Some(Answer { ok: false, payload }),
+                Reply::Mishap(mishap) => invocation.mishap = Some(mishap),
+            }
+        }
+        let ok = ok && self.invocations.borrow_mut().get(id).mishap.is_none();
+        self.step(Event::Replied { worker: worker.id, ok });
+        worker.running.set(None);
+        worker.used.set(now);
+    }
+
+    /// A worker reported that it cannot initialise.
+    pub fn init_failed(self: &Rc<Self>, worker: &Worker, error: Vec<u8>) {
+        *worker.version.init_error.borrow_mut() = Some(InitError::Posted(error));
+        self.note_init(worker, "error", "Runtime.Unknown");
+        self.step(Event::InitFailed { worker: worker.id });
+    }
+
+    /// A worker is stopped before it was ready: it took too long, or is not wanted any more.
+    pub(super) fn init_stopped(&self, worker: &Worker) {
+        let limit = crate::limits::INIT_LIMIT_MS;
+        if self.reactor.now() >= worker.spawned.after_ms(limit) {
+            let message = format!("Init timed out after {}.00 seconds", limit / 1000);
+            worker.version.start_failed("Sandbox.Timedout", message);
+            self.note_init(worker, "timeout", "");
+        }
+    }
+
+    fn note_init(&self, worker: &Worker, status: &str, error_type: &str) {
+        let duration_us = self.reactor.now().micros_since(worker.spawned);
+        let entry = Entry::InitReport { duration_us, status, error_type };
+        self.note(&worker.version.name, [0; 16], None, entry);
+    }
+
+    /// A worker's process is gone: what becomes of what it ran, or of its start.
+    pub(super) fn lost(self: &Rc<Self>, worker: &Worker, exit: Exit) {
+        if let Some(id) = worker.running.get() {
+            if let Talk::Exec(talk) = &worker.talk {
+                let reply = exec::answer(talk, &self.buffers, exit);
+                self.invocations.borrow_mut().get(id).memory_kib = exit.rss_kib_max;
+                self.replied(worker, reply);
+            } else {
+                let mut invocations = self.invocations.borrow_mut();
+                let invocation = invocations.get(id);
+                invocation.memory_kib = exit.rss_kib_max;
+                invocation.mishap.get_or_insert(Mishap::Exited(exit));
+            }
+        } else if worker.served.get() == 0
+            && worker.ready.get().is_none()
+            && !worker.stopping.get()
+            && worker.version.init_error.borrow().is_none()
+        {
+            worker.version.start_failed("Runtime.ExitError", exit_message(exit));
+            self.note_init(worker, "error", "Runtime.ExitError");
+        }
+    }
+
+    /// Ends an invocation: its caller is told, and the log says how it went.
+    pub(super) fn settle(self: &Rc<Self>, now: Instant, id: InvocationId, outcome: Outcome) {
+        self.counters.borrow_mut().settled += 1;
+        let version = {
+            let mut invocations = self.invocations.borrow_mut();
+            Rc::clone(self.catalog.borrow().version(invocations.get(id).version))
+        };
+        let mut invocations = self.invocations.borrow_mut();
+        let invocation = invocations.get(id);
+        let request = invocation.request;
+        let failure = failure(invocation, outcome, &version);
+        if let Some(begun) = invocation.dispatched.filter(|_| super::has_begun(outcome)) {
+            let report = Report {
+                duration_us: now.micros_since(begun),
+                init_us: invocation.init_us,
+                memory_mb: version.config.memory_mb,
+                memory_used_mb: u32::try_from(invocation.memory_kib.div_ceil(1024))
+                    .unwrap_or(u32::MAX),
+                status: match (outcome, &failure) {
+                    (Outcome::TimedOut, _) => "timeout",
+                    (Outcome::Crashed, _) | (_, Some(_)) => "error",
+                    (_, None) => "",
+                },
+                error_type: match (outcome, &failure) {
+                    (Outcome::TimedOut, _) | (_, None) => "",
+                    (_, Some(failure)) => failure.error_type(),
+                },
+            };
+            drop(invocations);
+            let line = failure.as_ref().map(|failure| failure.line(request));
+            if let (Some(line), Some(Failure::Platform { .. })) = (&line, &failure) {
+                self.note(&version.name, request.0, Some(id), Entry::Platform(line));
+            }
+            self.note(&version.name, request.0, Some(id), Entry::Report(report));
+            invocations = self.invocations.borrow_mut();
+        }
+        let invocation = invocations.get(id);
+        let settled = Settled {
+            outcome,
+            answer: invocation.answer.take(),
+            error: failure.map(|failure| failure.json(request)),
+            tail: invocation.tail.take(),
+            request,
+            trace: invocation.trace.clone(),
+        };
+        invocations.settle(id, settled);
+    }
+}
+
+/// Why there is no answer of the handler.
+enum Failure {
+    /// In the platform's words; `bare` messages stand without the request id.
+    Platform { error_type: &'static str, message: String, bare: bool },
+    /// As the runtime reported it when it started.
+    Posted(Vec<u8>),
+}
+
+fn failure(
+    invocation: &Invocation,
+    outcome: Outcome,
+    version: &super::catalog::Version,
+) -> Option<Failure> {
+    let platform =
+        |error_type, message: String| Some(Failure::Platform { error_type, message, bare: false });
+    match outcome {
+        Outcome::Done | Outcome::Rejected(_) | Outcome::Cancelled => None,
+        Outcome::Failed | Outcome::Crashed => match invocation.mishap? {
+            Mishap::Exited(exit) => platform("Runtime.ExitError", exit_message(exit)),
+            Mishap::ReplyTooLarge => Some(Failure::Platform {
+                error_type: "Function.ResponseSizeTooLarge",
+                message: format!(
+                    "Response payload size exceeded maximum allowed payload size ({REPLY_MAX} bytes)."
+                ),
+                bare: true,
+            }),
+            Mishap::Truncated => {
+                platform("Runtime.TruncatedResponse", "Response was cut off".into())
+            }
+            Mishap::BadMode => {
+                platform("Runtime.InvalidResponseModeHeader", "Invalid response mode header".into())
+            }
+        },
+        Outcome::TimedOut => {
+            let seconds = version.config.timeout_s;
+            platform("Sandbox.Timedout", format!("Task timed out after {seconds}.00 seconds"))
+        }
+        Outcome::InitFailed => match version.init_error.borrow().clone() {
+            Some(InitError::Posted(json)) => Some(Failure::Posted(json)),
+            Some(InitError::Platform { error_type, message }) => platform(error_type, message),
+            None => platform("Runtime.Unknown", "Runtime failed to start".into()),
+        },
+    }
+}
+
+impl Failure {
+    fn error_type(&self) -> &str {
+        match self {
+            Failure::Platform { error_type, .. } => error_type,
+            Failure::Posted(_) => "Runtime.Unknown",
+        }
+    }
+
+    /// The message as it stands in the log.
+    fn line(&self, request: RequestId) -> String {
+        match self {
+            Failure::Platform { message, bare: true, .. } => message.clone(),
+            Failure::Platform { message, .. } => format!("RequestId: {request} Error: {message}"),
+            Failure::Posted(json) => String::from_utf8_lossy(json).into_owned(),
+        }
+    }
+
+    /// The error as the caller gets it.
+    fn json(&self, request: RequestId) -> String {
+        match self {
+            Failure::Posted(json) => String::from_utf8_lossy(json).into_owned(),
+            Failure::Platform { error_type, .. } => {
+                let message = self.line(request);
+                serde_json::json!({ "errorType": error_type, "errorMessage": message }).to_string()
+            }
+        }
+    }
+}
+
+impl Invocation {
+    /// Keeps the end of its log, if its caller wants it.
+    pub(super) fn add_to_tail(&mut self, record: &Record<'_>) {
+        if let Some(tail) = &mut self.tail {
+            record.print(tail);
+            let surplus = tail.len().saturating_sub(TAIL_MAX);
+            tail.drain(..surplus);
+        }
+    }
+}

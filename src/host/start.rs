@@ -1,0 +1,216 @@
+//! Starting workers.
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use super::Host;
+use super::catalog::Version;
+use super::output::Output;
+use super::spawn::{NotStarted, Seat};
+use super::worker::{Talk, Worker};
+use crate::function::config::Runtime;
+use crate::io::{Clock, Io};
+use crate::pool::{Cause, Event, Instant, InvocationId, VersionId, WorkerId};
+use crate::runtime::{exec, native, provided};
+
+/// Why a worker was not started.
+enum Refused {
+    /// By the kernel.
+    Process(NotStarted),
+    /// For want of descriptors or the like.
+    System(std::io::Error),
+}
+
+impl From<NotStarted> for Refused {
+    fn from(error: NotStarted) -> Refused {
+        Refused::Process(error)
+    }
+}
+
+impl From<std::io::Error> for Refused {
+    fn from(error: std::io::Error) -> Refused {
+        Refused::System(error)
+    }
+}
+
+impl From<rustix::io::Errno> for Refused {
+    fn from(error: rustix::io::Errno) -> Refused {
+        Refused::System(error.into())
+    }
+}
+
+impl Host {
+    /// Performs a spawn; a failure is the pool's next event.
+    pub(super) fn spawn(
+        self: &Rc<Self>,
+        now: Instant,
+        id: WorkerId,
+        version: VersionId,
+        provisioned: bool,
+        invocation: Option<InvocationId>,
+    ) {
+        let version = Rc::clone(self.catalog.borrow().version(version));
+        if invocation.is_none() {
+            *version.init_error.borrow_mut() = None;
+        }
+        let started = self.start(now, id, &version, provisioned, invocation);
+        let worker = match started {
+            Ok(worker) => Rc::new(worker),
+            Err(refused) => {
+                let cause = note_refusal(&version, &refused);
+                return self.step(Event::Exited { worker: id, cause });
+            }
+        };
+        self.counters.borrow_mut().spawned += 1;
+        self.workers.borrow_mut()[usize::from(id.slot)] = Some(Rc::clone(&worker));
+        if let Some(invocation) = invocation {
+            self.begin(now, &worker, invocation);
+        }
+        let host = Rc::clone(self);
+        let task = async move {
+            let exit = worker.live(&host).await;
+            host.exited(&worker, exit);
+        };
+        self.executor.spawn(task).detach();
+    }
+
+    fn start(
+        self: &Rc<Self>,
+        now: Instant,
+        id: WorkerId,
+        version: &Rc<Version>,
+        provisioned: bool,
+        invocation: Option<InvocationId>,
+    ) -> Result<Worker, Refused> {
+        let mut environment = self.own_environment(provisioned);
+        // Ours is read by the reactor, the worker's blocks as programs expect it.
+        let (log, log_end) = std::io::pipe()?;
+        rustix::io::ioctl_fionbio(&log, true)?;
+        let output = Output::new(Io::new(&self.reactor, log)?);
+        let (process, talk) = match &version.config.runtime {
+            Runtime::Exec => {
+                let invocation = invocation.expect("one-shot workers are started for one");
+                environment.extend(self.invocation_environment(version, invocation));
+                let (talk, ends) = exec::Talk::open(&self.reactor)?;
+                let stdio = [ends.stdin.as_fd(), ends.stdout.as_fd(), log_end.as_fd()];
+                let seat = Seat { environment: &environment, stdio };
+                (self.processes.spawn(&version.launch, &seat)?, Talk::Exec(talk))
+            }
+            Runtime::Native => {
+                let (talk, end) = native::Talk::open(&self.reactor)?;
+                let stdio = [end.as_fd(), log_end.as_fd(), log_end.as_fd()];
+                let seat = Seat { environment: &environment, stdio };
+                (self.processes.spawn(&version.launch, &seat)?, Talk::Native(talk))
+            }
+            Runtime::Provided(_) | Runtime::Python(_) | Runtime::Node(_) => {
+                let address = self.runtime_api.address(self, id)?;
+                environment.push(variable("AWS_LAMBDA_RUNTIME_API", address));
+                let null = std::fs::File::open("/dev/null")?;
+                let stdio = [null.as_fd(), log_end.as_fd(), log_end.as_fd()];
+                let seat = Seat { environment: &environment, stdio };
+                let process = self.processes.spawn(&version.launch, &seat)?;
+                (process, Talk::Provided(provided::Seat::default()))
+            }
+        };
+        Ok(Worker::new(id, Rc::clone(version), provisioned, process, (output, talk), now))
+    }
+
+    /// What differs from worker to worker in every runtime.
+    fn own_environment(&self, provisioned: bool) -> Vec<CString> {
+        let kind = if provisioned { "provisioned-concurrency" } else { "on-demand" };
+        let (year, month, day) = date(Clock::unix_ms() / 86_400_000);
+        let stream = self.invocations.borrow_mut().random();
+        vec![
+            variable("AWS_LAMBDA_INITIALIZATION_TYPE", kind),
+            variable(
+                "AWS_LAMBDA_LOG_STREAM_NAME",
+                format_args!("{year:04}/{month:02}/{day:02}/[$LATEST]{stream:032x}"),
+            ),
+        ]
+    }
+
+    /// The context of an invocation, for a process that gets only this one.
+    fn invocation_environment(&self, version: &Version, id: InvocationId) -> Vec<CString> {
+        let deadline = Clock::unix_ms() + u64::from(version.config.timeout_s) * 1000;
+        let mut invocations = self.invocations.borrow_mut();
+        let invocation = invocations.get(id);
+        let arn = self.arn(&version.name, invocation.qualifier.as_deref());
+        let mut list = vec![
+            variable("HOB_REQUEST_ID", invocation.request),
+            variable("HOB_DEADLINE_MS", deadline),
+            variable("HOB_FUNCTION_ARN", arn),
+            variable("_X_AMZN_TRACE_ID", &invocation.trace),
+        ];
+        if let Some(context) = &invocation.client_context {
+            list.push(variable("HOB_CLIENT_CONTEXT", context));
+        }
+        list
+    }
+
+    /// A function's ARN as it was invoked.
+    pub fn arn(&self, name: &str, qualifier: Option<&str>) -> String {
+        match qualifier {
+            Some(qualifier) => format!("{}:{qualifier}", self.facts.home.arn(name)),
+            None => self.facts.home.arn(name).to_string(),
+        }
+    }
+}
+
+/// `NAME=value`, without what an environment cannot hold.
+fn variable(name: &str, value: impl std::fmt::Display) -> CString {
+    let text = format!("{name}={value}").replace('\0', "");
+    CString::new(text).expect("NUL characters were taken out")
+}
+
+/// Says who is to blame for a worker that was not started, and remembers why.
+fn note_refusal(version: &Version, refused: &Refused) -> Cause {
+    let name = &version.name;
+    match refused {
+        Refused::Process(error) if error.is_handlers_fault() => {
+            log::warn!("start function {name}: {error}");
+            version.start_failed("Runtime.InvalidEntrypoint", format!("Cannot {error}"));
+            Cause::HandlerFault
+        }
+        Refused::Process(error) => {
+            log::warn!("start function {name}: {error}");
+            Cause::SystemFault
+        }
+        Refused::System(error) => {
+            log::warn!("start function {name}: {error}");
+            Cause::SystemFault
+        }
+    }
+}
+
+/// Year, month and day of a day since 1970 (proleptic Gregorian).
+fn date(days: u64) -> (u64, u64, u64) {
+    // Eras of 400 years that begin on 1 March, so that the leap day comes last.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted / 146_097, shifted % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (month, day) =
+        (if month < 10 { month + 3 } else { month - 9 }, day - (153 * month + 2) / 5 + 1);
+    (era * 400 + year + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::date;
+
+    #[test]
+    fn dates_are_right_around_leap_days() {
+        for (days, expected) in [
+            (0, (1970, 1, 1)),
+            (11_016, (2000, 2, 29)),
+            (11_017, (2000, 3, 1)),
+            (20_780, (2026, 11, 23)),
+            (47_540, (2100, 2, 28)),
+            (47_541, (2100, 3, 1)),
+        ] {
+            assert_eq!(date(days), expected);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! A worker as the host holds it: its process, its output, and how it is spoken to.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::Host;
+use super::catalog::Version;
+use super::output::Output;
+use super::process::Process;
+use super::spawn::Exit;
+use crate::limits::MEMORY_READ_MS;
+use crate::pool::{Instant, InvocationId, WorkerId};
+use crate::runtime::{exec, native, provided};
+
+/// A process that serves a function.
+pub struct Worker {
+    /// Its slot and generation.
+    pub id: WorkerId,
+    /// What it serves.
+    pub version: Rc<Version>,
+    /// It is kept on purpose.
+    pub provisioned: bool,
+    /// Its process.
+    pub process: Process,
+    /// What it writes besides replies.
+    pub output: Output,
+    /// How it is spoken to.
+    pub talk: Talk,
+    /// When it was started.
+    pub spawned: Instant,
+    /// When it was first ready.
+    pub ready: Cell<Option<Instant>>,
+    /// When it was last given or done with work.
+    pub used: Cell<Instant>,
+    /// What it runs.
+    pub running: Cell<Option<InvocationId>>,
+    /// Invocations so far.
+    pub served: Cell<u32>,
+    /// It was told to go.
+    pub stopping: Cell<bool>,
+    /// The most memory it was seen with, and when that was looked at.
+    memory: Cell<(u64, Instant)>,
+}
+
+/// How a worker is spoken to.
+pub enum Talk {
+    /// Event on stdin, reply on stdout.
+    Exec(exec::Talk),
+    /// The wire.
+    Native(native::Talk),
+    /// The Lambda Runtime API.
+    Provided(provided::Seat),
+}
+
+impl Worker {
+    /// A worker whose process was just started.
+    pub fn new(
+        id: WorkerId,
+        version: Rc<Version>,
+        provisioned: bool,
+        process: Process,
+        (output, talk): (Output, Talk),
+        now: Instant,
+    ) -> Worker {
+        Worker {
+            id,
+            version,
+            provisioned,
+            process,
+            output,
+            talk,
+            spawned: now,
+            ready: Cell::new(None),
+            used: Cell::new(now),
+            running: Cell::new(None),
+            served: Cell::new(0),
+            stopping: Cell::new(false),
+            memory: Cell::new((0, Instant::ZERO)),
+        }
+    }
+
+    /// Talks, listens and waits until the process is gone.
+    pub async fn live(&self, host: &Rc<Host>) -> Exit {
+        let talk = async {
+            match &self.talk {
+                Talk::Exec(talk) => talk.run(host, self).await,
+                Talk::Native(talk) => talk.run(host, self).await,
+                // Its connections have tasks of their own.
+                Talk::Provided(_) => {}
+            }
+            std::future::pending().await
+        };
+        let output = async {
+            self.output.run(|line| self.said(host, line)).await;
+            std::future::pending().await
+        };
+        let exited = self.process.exited();
+        smol::future::or(talk, smol::future::or(output, exited)).await
+    }
+
+    /// Takes note of a line of output.
+    pub fn said(&self, host: &Host, line: &[u8]) {
+        if let Talk::Exec(talk) = &self.talk {
+            talk.remember_error(line);
+        }
+        host.note_output(self, line);
+    }
+
+    /// Ends the conversation, so that a runtime which waits for work sees that none will come.
+    pub fn hang_up(&self) {
+        match &self.talk {
+            Talk::Exec(_) => {}
+            Talk::Native(talk) => talk.hang_up(),
+            Talk::Provided(seat) => seat.hang_up(),
+        }
+    }
+
+    /// The most memory that the process was seen with, in KiB. Looked at again when the last look
+    /// is old, since it costs more than a whole warm invocation.
+    pub fn memory_kib(&self, now: Instant) -> u64 {
+        let (kib, at) = self.memory.get();
+        if kib > 0 && now < at.after_ms(MEMORY_READ_MS) {
+            return kib;
+        }
+        let kib = kib.max(read_high_water_kib(self.process.pid()).unwrap_or(0));
+        self.memory.set((kib, now));
+        kib
+    }
+}
+
+fn read_high_water_kib(pid: i32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}

@@ -1,0 +1,255 @@
+//! Workers on the wire: one socket, frames both ways.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
+
+use crate::host::Host;
+use crate::host::invocation::{Mishap, Payload};
+use crate::host::settle::Reply;
+use crate::host::worker::Worker;
+use crate::io::buffer::NoRoom;
+use crate::io::{Buffer, Clock, Io, Reactor};
+use crate::limits::BUFFER_SIZE;
+use crate::pool::InvocationId;
+use crate::wire::{
+    Context, Error, FRAME_MAX, FromWorker, HEADER_MAX, PREFIX, PROTOCOL, ToWorker, decode, encode,
+};
+
+/// Where the conversation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was said yet.
+    Silent,
+    /// It said hello and initialises.
+    Starting,
+    /// It asked for work.
+    Ready,
+    /// It has an invocation, under this number.
+    Running(u32),
+    /// It answered and has not asked for more.
+    Answered,
+}
+
+/// The host's end of a worker's socket.
+pub struct Talk {
+    socket: Io<OwnedFd>,
+    stage: Cell<Stage>,
+    serial: Cell<u32>,
+    /// What the socket did not take at once.
+    unsent: RefCell<Option<Unsent>>,
+    writer: RefCell<Option<Waker>>,
+}
+
+struct Unsent {
+    header: Vec<u8>,
+    payload: Option<Payload>,
+    sent: usize,
+}
+
+impl Talk {
+    /// A new conversation, and the worker's end of it.
+    pub fn open(reactor: &Rc<Reactor>) -> std::io::Result<(Talk, OwnedFd)> {
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        let talk = Talk {
+            socket: Io::new(reactor, ours)?,
+            stage: Cell::new(Stage::Silent),
+            serial: Cell::new(0),
+            unsent: RefCell::default(),
+            writer: RefCell::default(),
+        };
+        Ok((talk, theirs))
+    }
+
+    /// Sends an invocation: at once as far as the socket takes it, the rest as it goes.
+    pub fn dispatch(&self, host: &Host, worker: &Worker, id: InvocationId) {
+        let serial = self.serial.get().wrapping_add(1);
+        self.serial.set(serial);
+        self.stage.set(Stage::Running(serial));
+        let mut header = [0; HEADER_MAX];
+        let encoded = host.with_invocation(id, |invocation| {
+            let request = invocation.request.to_string();
+            let trace = invocation.trace.to_string();
+            let arn = host.arn(&worker.version.name, invocation.qualifier.as_deref());
+            let context = Context {
+                id: serial,
+                deadline_ms: Clock::unix_ms() + u64::from(worker.version.config.timeout_s) * 1000,
+                request_id: &request,
+                function_arn: &arn,
+                trace_id: &trace,
+                client_context: invocation.client_context.as_deref().unwrap_or_default(),
+                identity: "",
+            };
+            let payload = invocation.payload.take();
+            let length = payload.as_ref().map_or(EMPTY.len(), |payload| payload.len());
+            encode(&ToWorker::Invoke(context), length, &mut header).map(|n| (n, payload))
+        });
+        let Ok((length, payload)) = encoded else {
+            // The doors bound everything that goes in here.
+            log::error!("an invocation's context exceeds {HEADER_MAX} bytes");
+            worker.process.kill();
+            return;
+        };
+        let header = &header[..length];
+        let event = payload.as_deref().unwrap_or(EMPTY);
+        let parts = [IoSlice::new(header), IoSlice::new(event)];
+        // A failure shows itself as the end of the process.
+        let sent = self.socket.try_write(&parts).unwrap_or(header.len() + event.len());
+        if sent < header.len() + event.len() {
+            *self.unsent.borrow_mut() = Some(Unsent { header: header.to_vec(), payload, sent });
+            if let Some(waker) = self.writer.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Ends the host's side: the worker reads the end of the stream.
+    pub fn hang_up(&self) {
+        if let Err(error) = rustix::net::shutdown(self.socket.get(), Shutdown::Write) {
+            log::debug!("hang up on a worker: {error}");
+        }
+    }
+
+    /// Listens, and sends what could not be sent at once, until the worker hangs up.
+    pub async fn run(&self, host: &Rc<Host>, worker: &Worker) {
+        let write = async {
+            self.send().await;
+            std::future::pending().await
+        };
+        let listen = self.listen(host, worker);
+        if let Err(broken) = smol::future::or(listen, write).await {
+            log::warn!(
+                "function {}: worker {}: {broken}",
+                worker.version.name,
+                worker.process.pid()
+            );
+            if worker.ready.get().is_none() {
+                worker.version.start_failed("Runtime.Protocol", broken.to_string());
+            }
+            if broken == Error::TooLong {
+                host.replied(worker, Reply::Mishap(Mishap::ReplyTooLarge));
+            }
+            worker.process.kill();
+        }
+    }
+
+    async fn send(&self) {
+        loop {
+            let unsent = poll_fn(|cx| match self.unsent.take() {
+                Some(unsent) => Poll::Ready(unsent),
+                None => {
+                    *self.writer.borrow_mut() = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            })
+            .await;
+            let event = unsent.payload.as_deref().unwrap_or(EMPTY);
+            let mut parts = [IoSlice::new(&unsent.header), IoSlice::new(event)];
+            let mut parts = &mut parts[..];
+            IoSlice::advance_slices(&mut parts, unsent.sent);
+            if let Err(error) = self.socket.write_all(parts).await {
+                log::debug!("send to a worker: {error}");
+                return;
+            }
+        }
+    }
+
+    async fn listen(&self, host: &Rc<Host>, worker: &Worker) -> Result<(), Error> {
+        let mut buffer: Option<Buffer> = None;
+        loop {
+            while let Some(bytes) = &buffer {
+                let Some(frame) = decode::<FromWorker>(bytes, FRAME_MAX)? else { break };
+                let whole = buffer.take().expect("just looked at");
+                let (payload, rest) = split(host, whole, frame.payload_at, frame.end)?;
+                buffer = rest;
+                self.hear(host, worker, frame.message, payload)?;
+            }
+            let room = buffer.as_deref().map_or(BUFFER_SIZE / 2, missing);
+            if buffer.is_none() {
+                // An idle worker holds no buffer.
+                self.socket.ready(crate::io::reactor::Interest::Read).await;
+                buffer = Some(host.buffers.take().map_err(too_much)?);
+            }
+            let bytes = buffer.as_mut().expect("just taken");
+            bytes.reserve(room).map_err(too_much)?;
+            match self.socket.read_into(bytes.vec()).await {
+                Ok(0) | Err(_) if bytes.is_empty() => return Ok(()),
+                Ok(0) | Err(_) => return Err(Error::Truncated),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Acts on a message, if it is in order.
+    fn hear(
+        &self,
+        host: &Rc<Host>,
+        worker: &Worker,
+        message: FromWorker,
+        payload: Payload,
+    ) -> Result<(), Error> {
+        let stage = match (self.stage.get(), message) {
+            (Stage::Silent, FromWorker::Hello { protocol: 1..=PROTOCOL }) => Stage::Starting,
+            (Stage::Starting | Stage::Answered, FromWorker::Ready) => Stage::Ready,
+            (Stage::Running(serial), FromWorker::Reply { id } | FromWorker::Error { id })
+                if id == serial =>
+            {
+                Stage::Answered
+            }
+            (Stage::Starting, FromWorker::InitError) => Stage::Starting,
+            _ => return Err(Error::OutOfOrder),
+        };
+        self.stage.set(stage);
+        match message {
+            FromWorker::Hello { .. } => {}
+            FromWorker::Ready => host.ready(worker),
+            FromWorker::Reply { .. } => host.replied(worker, Reply::Done(payload)),
+            FromWorker::Error { .. } => host.replied(worker, Reply::Error(payload)),
+            FromWorker::InitError => host.init_failed(worker, payload.to_vec()),
+        }
+        Ok(())
+    }
+}
+
+/// The event of an invocation without a payload.
+const EMPTY: &[u8] = b"{}";
+
+/// Bytes that a frame, of which `bytes` is the start, still lacks; memory grows with what came.
+fn missing(bytes: &[u8]) -> usize {
+    let length = bytes.first_chunk::<PREFIX>().map_or(0, |prefix| u32::from_le_bytes(*prefix));
+    let whole = usize::try_from(length).map_or(0, |length| length.saturating_add(PREFIX));
+    whole.saturating_sub(bytes.len()).clamp(1, bytes.len().max(BUFFER_SIZE))
+}
+
+/// Cuts a frame off a buffer: its payload, and what was read beyond it.
+fn split(
+    host: &Host,
+    mut buffer: Buffer,
+    payload_at: usize,
+    end: usize,
+) -> Result<(Payload, Option<Buffer>), Error> {
+    let rest = if buffer.len() > end {
+        let mut rest = host.buffers.take().map_err(too_much)?;
+        rest.extend(&buffer[end..]).map_err(too_much)?;
+        buffer.vec().truncate(end);
+        Some(rest)
+    } else {
+        None
+    };
+    Ok((Payload::new(buffer, payload_at..end), rest))
+}
+
+fn too_much(_: NoRoom) -> Error {
+    Error::TooLong
+}

@@ -1,0 +1,458 @@
+//! The Runtime API's endpoints (2018-06-01), and those of extensions (2020-01-01) and telemetry.
+
+use std::io::IoSlice;
+use std::rc::{Rc, Weak};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::{Phase, Seat, extension};
+use crate::host::Host;
+use crate::host::invocation::{Mishap, Payload};
+use crate::host::settle::Reply;
+use crate::host::worker::{Talk, Worker};
+use crate::http::connection::{Body, Broken};
+use crate::http::head::{BodyKind, field};
+use crate::http::reply::ReplyHead;
+use crate::http::{Closed, Connection, Head, Method, Refused};
+use crate::io::Clock;
+use crate::limits::{REPLY_MAX, RUNTIME_BODY_MAX};
+use crate::pool::InvocationId;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Next,
+    Response,
+    Error,
+    InitError,
+    RestoreNext,
+    RestoreError,
+    Register,
+    ExtensionNext,
+    ExtensionError,
+    Telemetry,
+    Ping,
+    Unknown,
+}
+
+/// Understands a path; for answers also the request id in it.
+fn route(method: Method, path: &str) -> (Call, &str) {
+    let path = path.split('?').next().unwrap_or_default();
+    let plain = |call| (call, "");
+    match method {
+        Method::Get => match path {
+            "/2018-06-01/runtime/invocation/next" => plain(Call::Next),
+            "/2018-06-01/runtime/restore/next" => plain(Call::RestoreNext),
+            "/2020-01-01/extension/event/next" => plain(Call::ExtensionNext),
+            "/2018-06-01/ping" => plain(Call::Ping),
+            _ => plain(Call::Unknown),
+        },
+        Method::Post => {
+            if let Some(rest) = path.strip_prefix("/2018-06-01/runtime/invocation/") {
+                return match rest.split_once('/') {
+                    Some((id, "response")) => (Call::Response, id),
+                    Some((id, "error")) => (Call::Error, id),
+                    _ => plain(Call::Unknown),
+                };
+            }
+            match path {
+                "/2018-06-01/runtime/init/error" => plain(Call::InitError),
+                "/2018-06-01/runtime/restore/error" => plain(Call::RestoreError),
+                "/2020-01-01/extension/register" => plain(Call::Register),
+                "/2020-01-01/extension/init/error" | "/2020-01-01/extension/exit/error" => {
+                    plain(Call::ExtensionError)
+                }
+                _ => plain(Call::Unknown),
+            }
+        }
+        Method::Put => match path {
+            "/2022-07-01/telemetry" | "/2020-08-15/logs" => plain(Call::Telemetry),
+            _ => plain(Call::Unknown),
+        },
+        Method::Head | Method::Delete | Method::Patch | Method::Options => plain(Call::Unknown),
+    }
+}
+
+/// Why a connection is not used any longer.
+enum End {
+    Closed,
+    Refused(Refused),
+}
+
+impl From<Closed> for End {
+    fn from(_: Closed) -> End {
+        End::Closed
+    }
+}
+
+impl From<Broken> for End {
+    fn from(broken: Broken) -> End {
+        match broken {
+            Broken::Closed => End::Closed,
+            Broken::Refused(refused) => End::Refused(refused),
+        }
+    }
+}
+
+/// Serves a worker's connection until either side ends it.
+pub async fn serve(host: &Rc<Host>, worker: &Weak<Worker>, mut connection: Connection) {
+    loop {
+        match serve_one(host, worker, &mut connection).await {
+            Ok(true) => {}
+            Ok(false) | Err(End::Closed) => return,
+            Err(End::Refused(refused)) => return connection.refuse(refused).await,
+        }
+    }
+}
+
+/// Serves one request. False if the connection ends with it.
+async fn serve_one(
+    host: &Rc<Host>,
+    worker: &Weak<Worker>,
+    connection: &mut Connection,
+) -> Result<bool, End> {
+    let head = connection.head().await?;
+    let Some(worker) = worker.upgrade() else { return Ok(false) };
+    let Talk::Provided(seat) = &worker.talk else { return Ok(false) };
+    let target = String::from_utf8_lossy(&connection.bytes()[head.target.clone()]).into_owned();
+    let (call, id) = route(head.method, &target);
+    let desk = Desk { host, worker: &worker, seat, head: &head };
+    match call {
+        Call::Next => return desk.next(connection).await,
+        Call::Response | Call::Error => return desk.answer(connection, call, id).await,
+        Call::ExtensionNext => return desk.extension_next(connection).await,
+        _ => {}
+    }
+    let body = connection.body(&head, RUNTIME_BODY_MAX).await?;
+    match call {
+        Call::InitError => desk.init_error(connection, &body).await?,
+        Call::Register => desk.register(connection, &body).await?,
+        Call::RestoreNext => desk.reply(connection, 200, b"").await?,
+        Call::RestoreError | Call::ExtensionError => desk.reply(connection, 202, OK).await?,
+        Call::Telemetry => {
+            let error = error("Telemetry.NotSupported", "Telemetry API is not supported");
+            desk.reply(connection, 202, error.as_bytes()).await?;
+        }
+        Call::Ping => desk.reply(connection, 200, b"pong").await?,
+        _ => {
+            let error = error("NotFound", "No such endpoint");
+            desk.reply(connection, 404, error.as_bytes()).await?;
+        }
+    }
+    Ok(head.keep_alive)
+}
+
+const OK: &[u8] = b"{\"status\":\"OK\"}\n";
+
+fn error(error_type: &str, message: &str) -> String {
+    serde_json::json!({ "errorMessage": message, "errorType": error_type }).to_string()
+}
+
+/// One request of one worker.
+struct Desk<'a> {
+    host: &'a Rc<Host>,
+    worker: &'a Worker,
+    seat: &'a Seat,
+    head: &'a Head,
+}
+
+impl Desk<'_> {
+    async fn reply(&self, connection: &Connection, status: u16, body: &[u8]) -> Result<(), Closed> {
+        let head = ReplyHead::new(status)
+            .field("Content-Type", "application/json")
+            .closing(!self.head.keep_alive)
+            .body(body.len());
+        connection.send(&mut [IoSlice::new(head.bytes()), IoSlice::new(body)]).await
+    }
+
+    async fn refuse(
+        &self,
+        connection: &Connection,
+        status: u16,
+        error_type: &str,
+        message: &str,
+    ) -> Result<(), Closed> {
+        self.reply(connection, status, error(error_type, message).as_bytes()).await
+    }
+
+    /// `GET /runtime/invocation/next`: waits for an event. The event is handed out only once it
+    /// was written whole; if the connection breaks, the next request gets it.
+    async fn next(&self, connection: &mut Connection) -> Result<bool, End> {
+        connection.body(self.head, RUNTIME_BODY_MAX).await?;
+        self.seat.ask(self.host, self.worker);
+        let pending = || self.seat.event.get().filter(|_| self.seat.pending.replace(false));
+        let event = smol::future::or(self.seat.wait(pending), async {
+            connection.ended().await;
+            None
+        })
+        .await;
+        let Some(id) = event else { return Ok(false) };
+        let payload = self.host.with_running(id, |invocation| invocation.payload.take()).flatten();
+        let sent = self.send_event(connection, id, payload.as_ref()).await;
+        let running = self.host.with_running(id, |invocation| invocation.payload = payload);
+        if sent.is_err() && running.is_some() {
+            self.seat.pending.set(true);
+            self.seat.wake();
+        }
+        sent?;
+        Ok(self.head.keep_alive)
+    }
+
+    async fn send_event(
+        &self,
+        connection: &Connection,
+        id: InvocationId,
+        payload: Option<&Payload>,
+    ) -> Result<(), Closed> {
+        let version = &self.worker.version;
+        let (Some(head), Some(context)) = self
+            .host
+            .with_running(id, |invocation| {
+                let timeout_ms = u64::from(version.config.timeout_s) * 1000;
+                let arn = self.host.arn(&version.name, invocation.qualifier.as_deref());
+                let head = ReplyHead::new(200)
+                    .field("Content-Type", "application/json")
+                    .field("Lambda-Runtime-Aws-Request-Id", invocation.request)
+                    .field("Lambda-Runtime-Deadline-Ms", Clock::unix_ms() + timeout_ms)
+                    .field("Lambda-Runtime-Invoked-Function-Arn", arn)
+                    .field("Lambda-Runtime-Trace-Id", &invocation.trace)
+                    .closing(!self.head.keep_alive);
+                (head, invocation.client_context.clone())
+            })
+            .unzip()
+        else {
+            return Err(Closed);
+        };
+        let event = payload.map_or(&b"{}"[..], |payload| payload);
+        let rest = ReplyHead::rest().body(event.len());
+        let (name, context, end) = match &context {
+            Some(context) => ("Lambda-Runtime-Client-Context: ", &**context, "\r\n"),
+            None => ("", "", ""),
+        };
+        let mut parts = [
+            IoSlice::new(head.bytes()),
+            IoSlice::new(name.as_bytes()),
+            IoSlice::new(context.as_bytes()),
+            IoSlice::new(end.as_bytes()),
+            IoSlice::new(rest.bytes()),
+            IoSlice::new(event),
+        ];
+        connection.send(&mut parts).await
+    }
+
+    /// `POST /runtime/invocation/ID/response` and `/error`.
+    async fn answer(&self, connection: &mut Connection, call: Call, id: &str) -> Result<bool, End> {
+        let mode = field(connection.bytes(), "lambda-runtime-function-response-mode");
+        let bad_mode = mode.is_some_and(|mode| !mode.eq_ignore_ascii_case(b"streaming"));
+        let error_type = field(connection.bytes(), "lambda-runtime-function-error-type");
+        let error_type = error_type.map(|text| String::from_utf8_lossy(text).into_owned());
+        let current = self.seat.phase.get() == Phase::Running
+            && self.seat.event.get().is_some_and(|event| {
+                let same = |invocation: &mut crate::host::invocation::Invocation| {
+                    invocation.request.to_string() == id
+                };
+                self.host.with_running(event, same) == Some(true)
+            });
+        let body = match connection.body(self.head, REPLY_MAX).await {
+            Ok(body) => body,
+            Err(broken) => {
+                if current {
+                    return self.broken_answer(connection, broken).await;
+                }
+                return Err(broken.into());
+            }
+        };
+        if !current {
+            self.refuse(connection, 400, "InvalidRequestID", "Invalid request ID").await?;
+            return Ok(self.head.keep_alive);
+        }
+        self.seat.phase.set(Phase::Answered);
+        if bad_mode {
+            self.host.replied(self.worker, Reply::Mishap(Mishap::BadMode));
+            let message = "Invalid function response mode";
+            self.refuse(connection, 400, "InvalidFunctionResponseMode", message).await?;
+            return Ok(self.head.keep_alive);
+        }
+        let reply = self.read_answer(connection, call, &body, error_type.as_deref())?;
+        self.host.replied(self.worker, reply);
+        self.reply(connection, 202, OK).await?;
+        Ok(self.head.keep_alive)
+    }
+
+    /// What the body of an answer says.
+    fn read_answer(
+        &self,
+        connection: &mut Connection,
+        call: Call,
+        body: &Body,
+        error_type: Option<&str>,
+    ) -> Result<Reply, End> {
+        let no_room = |_| End::Refused(Refused::NoRoom);
+        let trailers = &connection.bytes()[body.trailers.clone()];
+        let failed = field(trailers, "lambda-runtime-function-error-type")
+            .filter(|error_type| !error_type.is_empty())
+            .map(|error_type| String::from_utf8_lossy(error_type).into_owned());
+        if call == Call::Response && failed.is_none() {
+            let buffer = connection.detach().map_err(no_room)?;
+            return Ok(Reply::Done(Payload::new(buffer, body.payload.clone())));
+        }
+        // A stream that broke off says so behind its end; the body before it is void.
+        let told = field(trailers, "lambda-runtime-function-error-body")
+            .and_then(|text| BASE64_STANDARD.decode(text).ok());
+        let posted = (call == Call::Error && !body.payload.is_empty()).then_some(&body.payload);
+        if let (None, Some(range)) = (&told, posted) {
+            let buffer = connection.detach().map_err(no_room)?;
+            return Ok(Reply::Error(Payload::new(buffer, range.clone())));
+        }
+        let error_type = failed.as_deref().or(error_type).unwrap_or("Runtime.Unknown");
+        let json = told.unwrap_or_else(|| error(error_type, "").into_bytes());
+        let mut buffer = self.host.buffers.take().map_err(no_room)?;
+        buffer.extend(&json).map_err(no_room)?;
+        let end = buffer.len();
+        Ok(Reply::Error(Payload::new(buffer, 0..end)))
+    }
+
+    /// The running invocation's answer cannot be read.
+    async fn broken_answer(
+        &self,
+        connection: &mut Connection,
+        broken: Broken,
+    ) -> Result<bool, End> {
+        let chunked = self.head.body == BodyKind::Chunked;
+        let (mishap, status, error_type, message) = match broken {
+            Broken::Refused(Refused::BodyTooLong) => {
+                let message = format!("Exceeded maximum allowed payload size ({REPLY_MAX} bytes).");
+                (Mishap::ReplyTooLarge, 413, "RequestEntityTooLarge", message)
+            }
+            Broken::Refused(Refused::Malformed(_)) if chunked => {
+                (Mishap::Truncated, 400, "TruncatedHTTPRequest", "Truncated request".into())
+            }
+            Broken::Refused(refused) => return Err(End::Refused(refused)),
+            // A process that dies while it answers is a crash; its exit says so.
+            Broken::Closed => return Err(End::Closed),
+        };
+        self.seat.phase.set(Phase::Answered);
+        self.host.replied(self.worker, Reply::Mishap(mishap));
+        let body = error(error_type, &message);
+        let head = ReplyHead::new(status)
+            .field("Content-Type", "application/json")
+            .closing(true)
+            .body(body.len());
+        let mut parts = [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())];
+        connection.send(&mut parts).await?;
+        connection.linger().await;
+        Ok(false)
+    }
+
+    /// `POST /runtime/init/error`
+    async fn init_error(&self, connection: &mut Connection, body: &Body) -> Result<(), Closed> {
+        if self.seat.phase.get() != Phase::Init {
+            let message = "State transition from Ready to InitError failed for runtime. \
+                           Error: State transition is not allowed";
+            return self.refuse(connection, 403, "InvalidStateTransition", message).await;
+        }
+        let error = connection.bytes()[body.payload.clone()].to_vec();
+        self.reply(connection, 202, OK).await?;
+        self.host.init_failed(self.worker, error);
+        Ok(())
+    }
+
+    /// `POST /extension/register`
+    async fn register(&self, connection: &Connection, body: &Body) -> Result<(), Closed> {
+        let bytes = connection.bytes();
+        let name = field(bytes, "lambda-extension-name");
+        let id = self.host.random();
+        let registered = if self.seat.phase.get() == Phase::Init {
+            let mut list = self.seat.extensions.borrow_mut();
+            extension::Extension::register(&mut list, name, &bytes[body.payload.clone()], id)
+        } else {
+            Err("Extension.RegistrationClosed")
+        };
+        let id = match registered {
+            Ok(id) => id,
+            Err(refusal) => return self.refuse(connection, 403, refusal, "Not registered").await,
+        };
+        let version = &self.worker.version;
+        let body = serde_json::json!({
+            "functionName": &*version.name,
+            "functionVersion": version.label,
+            "handler": version.config.handler,
+            "accountId": self.host.facts.home.account,
+        })
+        .to_string();
+        let head = ReplyHead::new(200)
+            .field("Content-Type", "application/json")
+            .field("Lambda-Extension-Identifier", id)
+            .closing(!self.head.keep_alive)
+            .body(body.len());
+        connection.send(&mut [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())]).await
+    }
+
+    /// `GET /extension/event/next`: waits for the next invocation, or for the end.
+    async fn extension_next(&self, connection: &mut Connection) -> Result<bool, End> {
+        connection.body(self.head, RUNTIME_BODY_MAX).await?;
+        let id = field(connection.bytes(), "lambda-extension-identifier");
+        let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
+        let Some(id) = id else {
+            let missing = "Extension.MissingExtensionIdentifier";
+            self.refuse(connection, 403, missing, "Missing Lambda-Extension-Identifier").await?;
+            return Ok(self.head.keep_alive);
+        };
+        let with = |change: &mut dyn FnMut(&mut extension::Extension)| {
+            let mut list = self.seat.extensions.borrow_mut();
+            list.iter_mut().find(|extension| extension.id == id).map(change).is_some()
+        };
+        if !with(&mut extension::Extension::wait) {
+            let unknown = "Extension.UnknownExtensionIdentifier";
+            self.refuse(connection, 403, unknown, "Unknown extension").await?;
+            return Ok(self.head.keep_alive);
+        }
+        self.seat.tell(self.host, self.worker);
+        let announced = || {
+            let mut event = None;
+            with(&mut |extension| event = extension.take());
+            event
+        };
+        let event = smol::future::or(self.seat.wait(announced), async {
+            connection.ended().await;
+            None
+        })
+        .await;
+        let Some(event) = event else { return Ok(false) };
+        let deadline = Clock::unix_ms() + u64::from(self.worker.version.config.timeout_s) * 1000;
+        let body = extension::invoke_event(self.host, self.worker, event, deadline);
+        let head = ReplyHead::new(200)
+            .field("Content-Type", "application/json")
+            .field("Lambda-Extension-Event-Identifier", format_args!("{:x}", event.0))
+            .closing(!self.head.keep_alive)
+            .body(body.len());
+        connection.send(&mut [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())]).await?;
+        Ok(self.head.keep_alive)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_endpoint_is_known() {
+        for (method, path, call, id) in [
+            (Method::Get, "/2018-06-01/runtime/invocation/next", Call::Next, ""),
+            (Method::Post, "/2018-06-01/runtime/invocation/a-1/response", Call::Response, "a-1"),
+            (Method::Post, "/2018-06-01/runtime/invocation/a-1/error", Call::Error, "a-1"),
+            (Method::Post, "/2018-06-01/runtime/init/error", Call::InitError, ""),
+            (Method::Get, "/2018-06-01/runtime/restore/next", Call::RestoreNext, ""),
+            (Method::Post, "/2020-01-01/extension/register", Call::Register, ""),
+            (Method::Get, "/2020-01-01/extension/event/next", Call::ExtensionNext, ""),
+            (Method::Put, "/2022-07-01/telemetry", Call::Telemetry, ""),
+            (Method::Put, "/2020-08-15/logs", Call::Telemetry, ""),
+            (Method::Get, "/2018-06-01/ping", Call::Ping, ""),
+            (Method::Post, "/2018-06-01/runtime/invocation/next", Call::Unknown, ""),
+            (Method::Get, "/", Call::Unknown, ""),
+        ] {
+            assert_eq!(route(method, path), (call, id), "{path}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Workers that poll the AWS Lambda Runtime API: the listener, and one seat for each worker.
+//!
+//! One listening socket serves all of them. Each worker is told an address of its own in
+//! 127.0.0.0/8, and the address that a connection came in on says whose it is; ports and paths
+//! cannot do that, since runtime clients take `host:port` and nothing else. A request belongs to
+//! the worker and never to the connection it came on: clients open several and poll on any.
+
+mod calls;
+mod extension;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::rc::{Rc, Weak};
+use std::task::{Poll, Waker};
+
+use crate::host::Host;
+use crate::host::worker::{Talk, Worker};
+use crate::http::listener::{Limits, Peers};
+use crate::http::{Connection, Listener};
+use crate::limits::{HEAD_MS, RUNTIME_CONNECTIONS_MAX, RUNTIME_HEAD_MAX};
+use crate::pool::{InvocationId, WorkerId};
+use extension::Extension;
+
+/// The Runtime API's listener, once there is need for one.
+#[derive(Default)]
+pub struct Api {
+    port: Cell<Option<u16>>,
+}
+
+impl Api {
+    /// The address that the worker `id` is to poll. Starts the listener with the first call.
+    pub fn address(&self, host: &Rc<Host>, id: WorkerId) -> std::io::Result<SocketAddrV4> {
+        let port = match self.port.get() {
+            Some(port) => port,
+            None => {
+                let port = listen(host)?;
+                self.port.set(Some(port));
+                port
+            }
+        };
+        Ok(SocketAddrV4::new(address(id), port))
+    }
+}
+
+/// Slots in the third and fourth byte, generations in the second: what a worker left behind does
+/// not poll in the name of the next one.
+fn address(id: WorkerId) -> Ipv4Addr {
+    const PER_BYTE: u16 = 250;
+    let byte = |n: u32| u8::try_from(n).expect("below 256");
+    let generation = byte(64 + id.generation % 128);
+    let (high, low) = (id.slot / PER_BYTE, id.slot % PER_BYTE);
+    Ipv4Addr::new(127, generation, byte(high.into()), byte(low.into()) + 1)
+}
+
+/// Listens on all of 127.0.0.0/8: a wildcard socket, tied to the loopback device.
+fn listen(host: &Rc<Host>) -> std::io::Result<u16> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.bind_device(Some(b"lo"))?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    socket.listen(128)?;
+    let port = socket.local_addr()?.as_socket().map_or(0, |address| address.port());
+    let limits = Limits {
+        connections: RUNTIME_CONNECTIONS_MAX,
+        head_max: RUNTIME_HEAD_MAX,
+        head_ms: HEAD_MS,
+        // A runtime may keep a connection idle while its handler runs: 15 minutes at the most.
+        idle_ms: 1_000_000,
+    };
+    let peers = Peers::new(&host.reactor, &host.buffers, limits);
+    let listener = Listener::new(&host.reactor, socket.into(), &peers)?;
+    let host = Rc::clone(host);
+    let executor = Rc::clone(&host.executor);
+    let accept = async move {
+        listener.run(&host.executor, |connection| serve(Rc::clone(&host), connection)).await;
+    };
+    executor.spawn(accept).detach();
+    log::debug!("runtime API listens on 127.0.0.0/8 port {port}");
+    Ok(port)
+}
+
+/// Serves one connection of whichever worker it belongs to.
+async fn serve(host: Rc<Host>, connection: Connection) {
+    if let Some(worker) = caller(&host, &connection) {
+        calls::serve(&host, &worker, connection).await;
+    }
+}
+
+/// The worker that polls the address on which this connection came in. Weak: a connection that
+/// outlives its worker must not keep it.
+fn caller(host: &Host, connection: &Connection) -> Option<Weak<Worker>> {
+    let local = rustix::net::getsockname(connection.io().get()).ok()?;
+    let SocketAddr::V4(local) = SocketAddr::try_from(local).ok()? else { return None };
+    let worker = host.workers().into_iter().find(|worker| address(worker.id) == *local.ip())?;
+    matches!(worker.talk, Talk::Provided(_)).then(|| Rc::downgrade(&worker))
+}
+
+/// Where a worker stands in the Runtime API's state machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It has not asked for work yet.
+    Init,
+    /// It asks for work.
+    Idle,
+    /// It has an event and owes an answer.
+    Running,
+    /// It answered and has not asked for more.
+    Answered,
+}
+
+/// One worker's side of the Runtime API.
+pub struct Seat {
+    phase: Cell<Phase>,
+    /// The event that it runs.
+    event: Cell<Option<InvocationId>>,
+    /// The event is still to be handed out.
+    pending: Cell<bool>,
+    /// The pool knows that it is ready.
+    told: Cell<bool>,
+    /// No further event will come.
+    closing: Cell<bool>,
+    extensions: RefCell<Vec<Extension>>,
+    parked: RefCell<Vec<Waker>>,
+}
+
+impl Default for Seat {
+    fn default() -> Seat {
+        Seat {
+            phase: Cell::new(Phase::Init),
+            event: Cell::new(None),
+            pending: Cell::new(false),
+            told: Cell::new(false),
+            closing: Cell::new(false),
+            extensions: RefCell::default(),
+            parked: RefCell::default(),
+        }
+    }
+}
+
+impl Seat {
+    /// Hands an event to the runtime, and word of it to the extensions.
+    pub fn dispatch(&self, id: InvocationId) {
+        self.phase.set(Phase::Running);
+        self.event.set(Some(id));
+        self.pending.set(true);
+        self.told.set(false);
+        self.extensions.borrow_mut().iter_mut().for_each(|extension| extension.announce(id));
+        self.wake();
+    }
+
+    /// Ends the polls that are held: a runtime blocked in one runs its cleanup only then.
+    pub fn hang_up(&self) {
+        self.closing.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.parked.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
+    /// Waits for what `take` finds, or `None` once the conversation is over.
+    async fn wait<T>(&self, mut take: impl FnMut() -> Option<T>) -> Option<T> {
+        poll_fn(|cx| {
+            if let Some(found) = take() {
+                return Poll::Ready(Some(found));
+            }
+            if self.closing.get() {
+                return Poll::Ready(None);
+            }
+            self.parked.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// The runtime asks for work.
+    fn ask(&self, host: &Rc<Host>, worker: &Worker) {
+        match self.phase.get() {
+            Phase::Init | Phase::Answered => {
+                self.phase.set(Phase::Idle);
+                self.tell(host, worker);
+            }
+            Phase::Idle => {}
+            // It lost the event, or asks twice: it gets the same one again.
+            Phase::Running => self.pending.set(true),
+        }
+    }
+
+    /// Tells the pool that the worker is ready, once the runtime and all extensions are.
+    fn tell(&self, host: &Rc<Host>, worker: &Worker) {
+        let quiet = self.extensions.borrow().iter().all(Extension::is_waiting);
+        if self.phase.get() == Phase::Idle && quiet && !self.told.replace(true) {
+            host.ready(worker);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::SLOTS_MAX;
+
+    #[test]
+    fn every_slot_has_an_address_and_the_next_worker_another() {
+        let mut seen = Vec::new();
+        for slot in 0..u16::try_from(SLOTS_MAX).expect("small") {
+            for generation in [1, 2, 127] {
+                let address = address(WorkerId { slot, generation });
+                assert!(address.is_loopback() && address != Ipv4Addr::LOCALHOST);
+                seen.push(address);
+            }
+        }
+        let count = seen.len();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), count);
+    }
+}
