@@ -5,7 +5,13 @@
 extern crate std;
 
 #[cfg(feature = "server")]
+pub mod api;
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+pub mod error;
 #[cfg(feature = "server")]
 pub mod function;
 #[cfg(feature = "server")]
@@ -18,6 +24,8 @@ pub mod limits;
 pub mod pool;
 #[cfg(feature = "server")]
 pub mod runtime;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod wire;
 
 #[cfg(feature = "handler")]

@@ -134,3 +134,34 @@ pub const MEMORY_READ_MS: u32 = 1_000;
 pub const HANG_UP_MS: u32 = 20;
 /// Bytes of a program's standard error that go into its error message: its last lines.
 pub const ERROR_TEXT_MAX: usize = 1024;
+/// Bytes of a client context, decoded, as on Lambda.
+pub const CLIENT_CONTEXT_MAX: usize = 3_583;
+/// Bytes of a caller's trace header; a longer one is replaced by one of ours.
+pub const TRACE_MAX: usize = 512;
+
+/// Bytes of a function's files, as on Lambda.
+pub const CODE_BYTES_MAX: u64 = 262_144_000;
+/// Files and directories of a function: a large `node_modules` has a few ten thousand.
+pub const CODE_FILES_MAX: usize = 100_000;
+/// Directories in directories of a function.
+pub const CODE_DEPTH_MAX: usize = 64;
+/// Bytes of a zip that is pushed, as on Lambda.
+pub const ZIP_BYTES_MAX: usize = 52_428_800;
+/// Bytes that a helper process may print: a line for each function.
+pub const HELPER_REPLY_MAX: usize = 256 * 1024;
+/// How long an invocation waits for its function to be read while the server starts.
+pub const LOAD_WAIT_MS: u32 = 5_000;
+/// Bytes of log text sent at one time.
+pub const LOG_SEND: usize = 16 * 1024;
+/// Directories of function folders that are watched.
+pub const WATCHES_MAX: usize = 1024;
+/// How long a folder must be quiet before it is read ...
+pub const CHANGE_QUIET_MS: u32 = 200;
+/// ... unless it has been changing for this long.
+pub const CHANGE_AT_MOST_MS: u32 = 2_000;
+/// How long running invocations get when the server stops.
+pub const DRAIN_LIMIT_S_DEFAULT: u32 = 60;
+/// Descriptors of one slot: socket, three pipes, pidfd, and the Runtime API's connections.
+pub const FILES_PER_SLOT: u64 = 5 + 6;
+/// Descriptors that the server has besides: epoll, listeners, signals, inotify, lock, helpers.
+pub const FILES_OWN: u64 = 48;

@@ -1,3 +1,5 @@
-//! The hob binary.
+//! The hob binary: parse, run, exit.
 
-fn main() {}
+fn main() {
+    std::process::exit(hob::cli::main());
+}

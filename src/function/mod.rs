@@ -3,4 +3,7 @@
 pub mod config;
 pub mod elf;
 pub mod name;
+pub mod package;
+pub mod store;
+pub mod tree;
 pub mod trigger;

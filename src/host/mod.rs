@@ -4,7 +4,9 @@
 //! performing an action may make further events, and these take their turn in the same step.
 
 pub mod catalog;
+mod helper;
 pub mod invocation;
+mod load;
 pub mod logs;
 pub mod output;
 pub mod process;
@@ -73,6 +75,8 @@ pub struct Host {
     stepping: Cell<bool>,
     draining: Cell<bool>,
     drained: RefCell<Option<Waker>>,
+    /// Functions are still being read for the first time; who waits for that.
+    loading: RefCell<Option<Vec<Waker>>>,
     /// The server that `provided` workers poll; it starts with the first of them.
     pub(crate) runtime_api: provided::Api,
 }
@@ -111,6 +115,7 @@ impl Host {
             stepping: Cell::new(false),
             draining: Cell::new(false),
             drained: RefCell::default(),
+            loading: RefCell::new(Some(Vec::new())),
             runtime_api: provided::Api::default(),
         });
         let deadlines = Rc::clone(&host);

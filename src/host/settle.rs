@@ -34,7 +34,7 @@ impl Host {
         {
             let mut invocations = self.invocations.borrow_mut();
             let invocation = invocations.get(id);
-            invocation.memory_kib = memory;
+            invocation.memory_kib = invocation.memory_kib.max(memory);
             match reply {
                 Reply::Done(payload) if payload.len() > REPLY_MAX => {
                     invocation.mishap = Some(Mishap::ReplyTooLarge);

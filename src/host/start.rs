@@ -10,6 +10,7 @@ use super::output::Output;
 use super::spawn::{NotStarted, Seat};
 use super::worker::{Talk, Worker};
 use crate::function::config::Runtime;
+use crate::io::clock::CivilTime;
 use crate::io::{Clock, Io};
 use crate::pool::{Cause, Event, Instant, InvocationId, VersionId, WorkerId};
 use crate::runtime::{exec, native, provided};
@@ -119,7 +120,7 @@ impl Host {
     /// What differs from worker to worker in every runtime.
     fn own_environment(&self, provisioned: bool) -> Vec<CString> {
         let kind = if provisioned { "provisioned-concurrency" } else { "on-demand" };
-        let (year, month, day) = date(Clock::unix_ms() / 86_400_000);
+        let CivilTime { year, month, day, .. } = CivilTime::from_unix_ms(Clock::unix_ms());
         let stream = self.invocations.borrow_mut().random();
         vec![
             variable("AWS_LAMBDA_INITIALIZATION_TYPE", kind),
@@ -179,38 +180,6 @@ fn note_refusal(version: &Version, refused: &Refused) -> Cause {
         Refused::System(error) => {
             log::warn!("start function {name}: {error}");
             Cause::SystemFault
-        }
-    }
-}
-
-/// Year, month and day of a day since 1970 (proleptic Gregorian).
-fn date(days: u64) -> (u64, u64, u64) {
-    // Eras of 400 years that begin on 1 March, so that the leap day comes last.
-    let shifted = days + 719_468;
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (month, day) =
-        (if month < 10 { month + 3 } else { month - 9 }, day - (153 * month + 2) / 5 + 1);
-    (era * 400 + year + u64::from(month <= 2), month, day)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::date;
-
-    #[test]
-    fn dates_are_right_around_leap_days() {
-        for (days, expected) in [
-            (0, (1970, 1, 1)),
-            (11_016, (2000, 2, 29)),
-            (11_017, (2000, 3, 1)),
-            (20_780, (2026, 11, 23)),
-            (47_540, (2100, 2, 28)),
-            (47_541, (2100, 3, 1)),
-        ] {
-            assert_eq!(date(days), expected);
         }
     }
 }

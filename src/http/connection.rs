@@ -78,6 +78,42 @@ pub struct Body {
     pub trailers: Range<usize>,
 }
 
+/// A body that is read piece by piece; see [`Connection::pieces`].
+pub struct Pieces {
+    begin: usize,
+    left: usize,
+    whole: Option<Range<usize>>,
+}
+
+impl Pieces {
+    /// Where the next piece stands in the connection's buffer; `None` at the end. The piece
+    /// before it is gone then.
+    pub async fn next(
+        &mut self,
+        connection: &mut Connection,
+    ) -> Result<Option<Range<usize>>, Broken> {
+        if let Some(whole) = self.whole.take() {
+            return Ok(Some(whole));
+        }
+        // What was given out last goes; what was read beyond the head stays.
+        if let Some(buffer) = &mut connection.buffer {
+            buffer.vec().drain(self.begin..connection.used.max(self.begin));
+        }
+        connection.used = self.begin;
+        if self.left == 0 {
+            connection.peer.deadline.set(Instant::NEVER);
+            return Ok(None);
+        }
+        if connection.bytes().len() == self.begin && connection.fill(16 * 1024).await? == 0 {
+            return Err(Broken::Closed);
+        }
+        let here = (connection.bytes().len() - self.begin).min(self.left);
+        self.left -= here;
+        connection.used = self.begin + here;
+        Ok(Some(self.begin..self.begin + here))
+    }
+}
+
 /// A client's connection.
 pub struct Connection {
     peer: Rc<Peer>,
@@ -203,14 +239,7 @@ impl Connection {
             Some(_) => return Err(Refused::BodyTooLong.into()),
             None => None,
         };
-        let longest = length.unwrap_or(payload_max);
-        let ms = u32::try_from(longest / BODY_BYTES_PER_S_MIN).unwrap_or(u32::MAX / 2000) * 1000;
-        let deadline = self.reactor().now().after_ms(self.limits().head_ms + ms);
-        self.peer.deadline.set(deadline);
-        if head.expects_continue && self.bytes().len() == begin {
-            let head = ReplyHead::new(100).bare();
-            self.peer.io.write_all(&mut [IoSlice::new(head.bytes())]).await?;
-        }
+        self.begin_body(head, length.unwrap_or(payload_max)).await?;
         let body = match length {
             Some(length) => self.counted(begin, length).await?,
             None => self.chunked(begin, payload_max).await?,
@@ -218,6 +247,18 @@ impl Connection {
         self.used = body.payload.end.max(body.trailers.end);
         self.peer.deadline.set(Instant::NEVER);
         Ok(body)
+    }
+
+    /// Gives the client its time for a body of `longest` bytes, and the word to send it.
+    async fn begin_body(&mut self, head: &Head, longest: usize) -> Result<(), Broken> {
+        let ms = u32::try_from(longest / BODY_BYTES_PER_S_MIN).unwrap_or(u32::MAX / 2000) * 1000;
+        let deadline = self.reactor().now().after_ms(self.limits().head_ms + ms);
+        self.peer.deadline.set(deadline);
+        if head.expects_continue && self.bytes().len() == head.length {
+            let head = ReplyHead::new(100).bare();
+            self.peer.io.write_all(&mut [IoSlice::new(head.bytes())]).await?;
+        }
+        Ok(())
     }
 
     async fn counted(&mut self, begin: usize, length: usize) -> Result<Body, Broken> {
@@ -252,6 +293,18 @@ impl Connection {
                 return Err(Broken::Closed);
             }
         }
+    }
+
+    /// Reads the body piece by piece instead of whole. A body in chunks comes as one piece.
+    pub async fn pieces(&mut self, head: &Head, payload_max: usize) -> Result<Pieces, Broken> {
+        let BodyKind::Length(length) = head.body else {
+            let body = self.body(head, payload_max).await?;
+            return Ok(Pieces { begin: head.length, left: 0, whole: Some(body.payload) });
+        };
+        let left = usize::try_from(length).ok().filter(|length| *length <= payload_max);
+        let left = left.ok_or(Refused::BodyTooLong)?;
+        self.begin_body(head, left).await?;
+        Ok(Pieces { begin: head.length, left, whole: None })
     }
 
     /// Takes the present request's bytes away from the connection, without copying them.

@@ -30,3 +30,83 @@ impl Clock {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 }
+
+/// A point of time as people write it, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CivilTime {
+    /// The year.
+    pub year: u64,
+    /// 1 to 12.
+    pub month: u64,
+    /// 1 to 31.
+    pub day: u64,
+    /// 0 to 23.
+    pub hour: u64,
+    /// 0 to 59.
+    pub minute: u64,
+    /// 0 to 59.
+    pub second: u64,
+    /// 0 to 999.
+    pub milli: u64,
+}
+
+impl CivilTime {
+    /// The point so many milliseconds after the start of 1970.
+    pub fn from_unix_ms(ms: u64) -> CivilTime {
+        let seconds = ms / 1000;
+        // Eras of 400 years that begin on 1 March, so that the leap day comes last.
+        let shifted = seconds / 86_400 + 719_468;
+        let (era, day) = (shifted / 146_097, shifted % 146_097);
+        let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        CivilTime {
+            year: era * 400 + year + u64::from(month <= 2),
+            month,
+            day,
+            hour: seconds / 3600 % 24,
+            minute: seconds / 60 % 60,
+            second: seconds % 60,
+            milli: ms % 1000,
+        }
+    }
+
+    /// `12/Mar/2020:19:03:58 +0000`
+    pub fn to_common_log(self) -> String {
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let CivilTime { year, day, hour, minute, second, .. } = self;
+        let month = usize::try_from(self.month - 1).map_or("", |month| MONTHS[month]);
+        format!("{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
+    }
+
+    /// `2020-03-12T19:03:58.000Z`
+    pub fn to_iso(self) -> String {
+        let CivilTime { year, month, day, hour, minute, second, milli } = self;
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CivilTime;
+
+    #[test]
+    fn dates_are_right_around_leap_days() {
+        for (days, date) in [
+            (0, "1970-01-01"),
+            (11_016, "2000-02-29"),
+            (11_017, "2000-03-01"),
+            (20_780, "2026-11-23"),
+            (47_540, "2100-02-28"),
+            (47_541, "2100-03-01"),
+        ] {
+            assert_eq!(&CivilTime::from_unix_ms(days * 86_400_000).to_iso()[..10], date);
+        }
+        let time = CivilTime::from_unix_ms(1_584_039_838_007);
+        assert_eq!(time.to_common_log(), "12/Mar/2020:19:03:58 +0000");
+        assert_eq!(time.to_iso(), "2020-03-12T19:03:58.007Z");
+    }
+}

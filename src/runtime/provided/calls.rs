@@ -122,22 +122,18 @@ async fn serve_one(
         Call::Next => return desk.next(connection).await,
         Call::Response | Call::Error => return desk.answer(connection, call, id).await,
         Call::ExtensionNext => return desk.extension_next(connection).await,
-        _ => {}
-    }
-    let body = connection.body(&head, RUNTIME_BODY_MAX).await?;
-    match call {
-        Call::InitError => desk.init_error(connection, &body).await?,
-        Call::Register => desk.register(connection, &body).await?,
-        Call::RestoreNext => desk.reply(connection, 200, b"").await?,
-        Call::RestoreError | Call::ExtensionError => desk.reply(connection, 202, OK).await?,
+        Call::InitError => desk.init_error(connection).await?,
+        Call::Register => desk.register(connection).await?,
+        Call::RestoreNext => desk.stub(connection, 200, b"").await?,
+        Call::RestoreError | Call::ExtensionError => desk.stub(connection, 202, OK).await?,
+        Call::Ping => desk.stub(connection, 200, b"pong").await?,
         Call::Telemetry => {
             let error = error("Telemetry.NotSupported", "Telemetry API is not supported");
-            desk.reply(connection, 202, error.as_bytes()).await?;
+            desk.stub(connection, 202, error.as_bytes()).await?;
         }
-        Call::Ping => desk.reply(connection, 200, b"pong").await?,
-        _ => {
+        Call::Unknown => {
             let error = error("NotFound", "No such endpoint");
-            desk.reply(connection, 404, error.as_bytes()).await?;
+            desk.stub(connection, 404, error.as_bytes()).await?;
         }
     }
     Ok(head.keep_alive)
@@ -164,6 +160,12 @@ impl Desk<'_> {
             .closing(!self.head.keep_alive)
             .body(body.len());
         connection.send(&mut [IoSlice::new(head.bytes()), IoSlice::new(body)]).await
+    }
+
+    /// Reads the request to its end and answers always the same.
+    async fn stub(&self, connection: &mut Connection, status: u16, body: &[u8]) -> Result<(), End> {
+        connection.body(self.head, RUNTIME_BODY_MAX).await?;
+        Ok(self.reply(connection, status, body).await?)
     }
 
     async fn refuse(
@@ -346,11 +348,12 @@ impl Desk<'_> {
     }
 
     /// `POST /runtime/init/error`
-    async fn init_error(&self, connection: &mut Connection, body: &Body) -> Result<(), Closed> {
+    async fn init_error(&self, connection: &mut Connection) -> Result<(), End> {
+        let body = connection.body(self.head, RUNTIME_BODY_MAX).await?;
         if self.seat.phase.get() != Phase::Init {
             let message = "State transition from Ready to InitError failed for runtime. \
                            Error: State transition is not allowed";
-            return self.refuse(connection, 403, "InvalidStateTransition", message).await;
+            return Ok(self.refuse(connection, 403, "InvalidStateTransition", message).await?);
         }
         let error = connection.bytes()[body.payload.clone()].to_vec();
         self.reply(connection, 202, OK).await?;
@@ -359,7 +362,8 @@ impl Desk<'_> {
     }
 
     /// `POST /extension/register`
-    async fn register(&self, connection: &Connection, body: &Body) -> Result<(), Closed> {
+    async fn register(&self, connection: &mut Connection) -> Result<(), End> {
+        let body = connection.body(self.head, RUNTIME_BODY_MAX).await?;
         let bytes = connection.bytes();
         let name = field(bytes, "lambda-extension-name");
         let id = self.host.random();
@@ -371,7 +375,9 @@ impl Desk<'_> {
         };
         let id = match registered {
             Ok(id) => id,
-            Err(refusal) => return self.refuse(connection, 403, refusal, "Not registered").await,
+            Err(refusal) => {
+                return Ok(self.refuse(connection, 403, refusal, "Not registered").await?);
+            }
         };
         let version = &self.worker.version;
         let body = serde_json::json!({
@@ -386,7 +392,8 @@ impl Desk<'_> {
             .field("Lambda-Extension-Identifier", id)
             .closing(!self.head.keep_alive)
             .body(body.len());
-        connection.send(&mut [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())]).await
+        let mut parts = [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())];
+        Ok(connection.send(&mut parts).await?)
     }
 
     /// `GET /extension/event/next`: waits for the next invocation, or for the end.

@@ -1,0 +1,270 @@
+//! What hob's own command line asks: tables for people, changes to functions.
+
+use std::io::Write;
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::route::Admin;
+use super::{Api, End, logs, reply};
+use crate::function::name::is_name;
+use crate::host::catalog::{Function, Source};
+use crate::host::worker::Worker;
+use crate::http::connection::Broken;
+use crate::http::{Connection, Head, Refused};
+use crate::limits::ZIP_BYTES_MAX;
+use crate::pool::{Instant, State};
+
+/// Serves one request of the command line.
+pub async fn serve(
+    api: &Rc<Api>,
+    connection: &mut Connection,
+    head: &Head,
+    admin: Admin,
+) -> Result<(), End> {
+    let answer = match admin {
+        Admin::Logs { name, follow, since_ms } => {
+            return logs::serve(api, connection, head, &name, follow, since_ms).await;
+        }
+        Admin::Push(name) => push(api, connection, head, &name).await?,
+        Admin::Server => server(api),
+        Admin::Functions => functions(api),
+        Admin::Function(name) => function(api, &name)?,
+        Admin::Remove(name) => remove(api, &name).await?,
+        Admin::Workers => workers(api),
+        Admin::Reload => {
+            (api.reload)();
+            json!({ "reloading": true })
+        }
+    };
+    let body = answer.to_string();
+    reply(connection, head, 200, "application/json", body.as_bytes()).await
+}
+
+fn server(api: &Api) -> Value {
+    let host = &api.host;
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "slots": host.look(|pool| pool.view().len()),
+        "functions": host.catalog.borrow().functions().len(),
+        "in_flight": host.in_flight(),
+        "uptime_s": host.reactor.now().as_micros() / 1_000_000,
+        "draining": host.is_draining(),
+    })
+}
+
+fn functions(api: &Api) -> Value {
+    let catalog = api.host.catalog.borrow();
+    catalog.functions().iter().map(|function| summary(api, function)).collect()
+}
+
+fn summary(api: &Api, function: &Function) -> Value {
+    let (runtime, state) = match &function.state {
+        Ok(version) => (Some(version.config.runtime.id().to_owned()), "active"),
+        Err(_) => (None, "refused"),
+    };
+    let live = api.host.look(|pool| {
+        let version = function.state.as_ref().ok().and_then(|v| pool.version(v.id));
+        version.map_or(0, |version| version.live())
+    });
+    json!({
+        "name": &*function.name,
+        "runtime": runtime,
+        "state": state,
+        "version": "$LATEST",
+        "workers": live,
+    })
+}
+
+fn function(api: &Api, name: &str) -> Result<Value, ApiError> {
+    let catalog = api.host.catalog.borrow();
+    let function = catalog
+        .function(name)
+        .ok_or_else(|| ApiError::not_found(format!("Function not found: {name}")))?;
+    let mut value = summary(api, function);
+    value["arn"] = api.host.arn(name, None).into();
+    value["source"] = match &function.source {
+        Source::Folder(path) => path.display().to_string().into(),
+        Source::Pushed => "pushed".into(),
+    };
+    match &function.state {
+        Err(issues) => value["issues"] = issues.clone().into(),
+        Ok(version) => {
+            let config = &version.config;
+            let settings = version.settings(api.host.defaults.get());
+            value["handler"] = config.handler.clone().into();
+            value["code"] = version.code.display().to_string().into();
+            value["timeout_s"] = config.timeout_s.into();
+            value["memory_mb"] = config.memory_mb.into();
+            value["reserved_concurrency"] = config.reserved_concurrency.into();
+            value["provisioned_concurrency"] = config.provisioned_concurrency.into();
+            value["queue_wait_ms"] = settings.queue_wait_ms.into();
+            value["idle_timeout_s"] = (settings.idle_timeout_ms / 1000).into();
+            value["shutdown_grace_ms"] = settings.grace_ms.into();
+            value["not_in_force"] = config.not_in_force.clone().into();
+            value["limits"] = json!({
+                "timeout": "enforced by the server: SIGTERM, then SIGKILL to the process group",
+                "concurrency": "enforced by the slot table",
+                "files": "enforced by rlimit",
+                "memory": "not enforced by this build",
+                "user": "not enforced by this build: workers run as the server's user",
+            });
+        }
+    }
+    Ok(value)
+}
+
+async fn remove(api: &Rc<Api>, name: &str) -> Result<Value, ApiError> {
+    let pushed = {
+        let catalog = api.host.catalog.borrow();
+        let function = catalog.function(name);
+        let function =
+            function.ok_or_else(|| ApiError::not_found(format!("Function not found: {name}")))?;
+        function.source.clone()
+    };
+    if let Source::Folder(path) = pushed {
+        return Err(ApiError::conflict(format!(
+            "function {name} is the folder {}: remove the folder",
+            path.display()
+        )));
+    }
+    api.host
+        .helper(&["forget", &data(api), name])
+        .await
+        .map_err(|error| ApiError::service(500, error))?;
+    api.host.remove(name);
+    Ok(json!({ "removed": name }))
+}
+
+fn workers(api: &Api) -> Value {
+    let host = &api.host;
+    let now = host.reactor.now();
+    let states: Vec<&'static str> =
+        host.look(|pool| pool.view().iter().map(|slot| state_name(&slot.state)).collect());
+    host.workers()
+        .iter()
+        .map(|worker| {
+            let state = states[usize::from(worker.id.slot)];
+            row(worker, state, now)
+        })
+        .collect()
+}
+
+fn state_name(state: &State) -> &'static str {
+    match state {
+        State::Free => "free",
+        State::Starting { .. } => "starting",
+        State::Idle { .. } => "idle",
+        State::Busy { .. } => "busy",
+        State::Stopping { .. } => "stopping",
+    }
+}
+
+fn row(worker: &Worker, state: &str, now: Instant) -> Value {
+    let seconds = |since: Instant| now.micros_since(since) / 1_000_000;
+    let idle = if state == "idle" { seconds(worker.used.get()) } else { 0 };
+    json!({
+        "slot": worker.id.slot,
+        "function": &*worker.version.name,
+        "version": worker.version.label,
+        "state": state,
+        "pid": worker.process.pid(),
+        "uptime_s": seconds(worker.spawned),
+        "idle_s": idle,
+        "invocations": worker.served.get(),
+        "pss_kib": pss_kib(worker.process.pid()),
+    })
+}
+
+/// Memory of a process, its part of shared pages included; `null` where the kernel does not tell.
+fn pss_kib(pid: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// Takes a zip in: on disk first, then looked at, then put in force.
+async fn push(
+    api: &Rc<Api>,
+    connection: &mut Connection,
+    head: &Head,
+    name: &str,
+) -> Result<Value, End> {
+    if !is_name(name) {
+        let allowed = "letters, digits, - and _, at most 64";
+        return Err(ApiError::invalid_parameter(format!(
+            "{name:?} is no function name, allowed: {allowed}"
+        ))
+        .into());
+    }
+    let folder = {
+        let catalog = api.host.catalog.borrow();
+        catalog.function(name).and_then(|function| match &function.source {
+            Source::Folder(path) => Some(path.clone()),
+            Source::Pushed => None,
+        })
+    };
+    if let Some(path) = folder {
+        let path = path.display();
+        let message = format!("function {name} is the folder {path}: change it there");
+        return Err(ApiError::conflict(message).into());
+    }
+    let zip = api.store.incoming(api.host.random());
+    let received = receive(connection, head, &zip).await;
+    if let Err(end) = received {
+        let _ = std::fs::remove_file(&zip);
+        return Err(end);
+    }
+    let started = api.host.reactor.now();
+    install(api, name, &zip).await?;
+    let ms = api.host.reactor.now().micros_since(started) / 1000;
+    Ok(json!({ "pushed": name, "ms": ms }))
+}
+
+/// Unpacks a zip, looks at it, and only then makes it the function's code.
+async fn install(api: &Rc<Api>, name: &str, zip: &std::path::Path) -> Result<(), ApiError> {
+    let (host, store) = (&api.host, &api.store);
+    let zip = zip.display().to_string();
+    let unpacked = host.helper(&["unpack", &data(api), &zip]).await;
+    let digest = unpacked.map_err(ApiError::invalid_parameter)?;
+    let digest = digest.trim();
+    let function = host.load(name, Source::Pushed, &store.code(digest));
+    if let Err(issues) = &function.state {
+        return Err(ApiError::invalid_parameter(issues.join("; ")));
+    }
+    let committed = host.helper(&["commit", &data(api), name, digest]).await;
+    committed.map_err(|error| ApiError::service(500, error))?;
+    host.put(function);
+    Ok(())
+}
+
+fn data(api: &Api) -> String {
+    api.store.data().display().to_string()
+}
+
+/// Writes a request's body to a file, piece by piece.
+async fn receive(
+    connection: &mut Connection,
+    head: &Head,
+    path: &std::path::Path,
+) -> Result<(), End> {
+    let trouble = |error: std::io::Error| {
+        End::Error(ApiError::service(500, format!("write {}: {error}", path.display())))
+    };
+    let mut file = std::fs::File::create_new(path).map_err(trouble)?;
+    let mut pieces = connection.pieces(head, ZIP_BYTES_MAX).await?;
+    loop {
+        match pieces.next(connection).await {
+            Ok(Some(range)) => {
+                file.write_all(&connection.bytes()[range]).map_err(trouble)?;
+            }
+            Ok(None) => return Ok(()),
+            Err(Broken::Refused(Refused::BodyTooLong)) => {
+                return Err(ApiError::too_large(ZIP_BYTES_MAX).into());
+            }
+            Err(broken) => return Err(broken.into()),
+        }
+    }
+}

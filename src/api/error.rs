@@ -1,0 +1,184 @@
+//! Errors in the shape that Lambda's clients read: status, `x-amzn-ErrorType`, a JSON body.
+
+use std::io::IoSlice;
+
+use crate::function::name::BadName;
+use crate::http::reply::ReplyHead;
+use crate::http::{Closed, Connection, Head, Method};
+use crate::pool::Refusal;
+
+/// One error, as Lambda's API answers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: u16,
+    /// The exception's name.
+    pub name: &'static str,
+    /// One sentence.
+    pub message: String,
+    /// `User`, `Service`, or neither.
+    kind: Option<&'static str>,
+    /// Why an invocation was throttled.
+    reason: Option<&'static str>,
+    /// Seconds after which another try makes sense.
+    retry_after_s: Option<u32>,
+}
+
+impl ApiError {
+    fn user(status: u16, name: &'static str, message: impl Into<String>) -> ApiError {
+        let message = message.into();
+        ApiError { status, name, message, kind: Some("User"), reason: None, retry_after_s: None }
+    }
+
+    /// 404: there is no such thing.
+    pub fn not_found(message: impl Into<String>) -> ApiError {
+        ApiError::user(404, "ResourceNotFoundException", message)
+    }
+
+    /// 400: a parameter has no valid value.
+    pub fn invalid_parameter(message: impl Into<String>) -> ApiError {
+        ApiError::user(400, "InvalidParameterValueException", message)
+    }
+
+    /// 400: the body is not what it should be.
+    pub fn invalid_content(message: impl Into<String>) -> ApiError {
+        ApiError::user(400, "InvalidRequestContentException", message)
+    }
+
+    /// 409: it is not in a state for that.
+    pub fn conflict(message: impl Into<String>) -> ApiError {
+        ApiError::user(409, "ResourceConflictException", message)
+    }
+
+    /// 413: the payload is too large.
+    pub fn too_large(limit: usize) -> ApiError {
+        let message =
+            format!("Request must be smaller than {limit} bytes for the InvokeFunction operation");
+        ApiError::user(413, "RequestTooLargeException", message)
+    }
+
+    /// 403: who calls is not known, or may not do this.
+    pub fn forbidden(name: &'static str, message: impl Into<String>) -> ApiError {
+        ApiError { kind: None, ..ApiError::user(403, name, message) }
+    }
+
+    /// 404: no operation has this path and method.
+    pub fn unknown_operation() -> ApiError {
+        ApiError { kind: None, ..ApiError::user(404, "UnknownOperationException", "") }
+    }
+
+    /// 5xx: the server's own fault.
+    pub fn service(status: u16, message: impl Into<String>) -> ApiError {
+        let kind = Some("Service");
+        ApiError { kind, ..ApiError::user(status, "ServiceException", message) }
+    }
+
+    /// 503: the server is going away.
+    pub fn draining() -> ApiError {
+        let error = ApiError::service(503, "The server is stopping.");
+        ApiError { retry_after_s: Some(1), ..error }
+    }
+
+    /// What a caller hears of an invocation that was not taken.
+    pub fn refused(refusal: Refusal) -> ApiError {
+        let reason = match refusal {
+            Refusal::Draining => return ApiError::draining(),
+            Refusal::NoProcess => {
+                return ApiError::service(500, "No process could be started for this function.");
+            }
+            Refusal::Reserved => "ReservedFunctionConcurrentInvocationLimitExceeded",
+            Refusal::Unreserved | Refusal::LineFull => "ConcurrentInvocationLimitExceeded",
+        };
+        ApiError {
+            reason: Some(reason),
+            retry_after_s: Some(1),
+            ..ApiError::user(429, "TooManyRequestsException", "Rate Exceeded.")
+        }
+    }
+
+    /// What a caller hears of a text that names no function here.
+    pub fn bad_name(text: &str, bad: BadName, region: &str) -> ApiError {
+        match bad {
+            BadName::Malformed => ApiError {
+                kind: None,
+                ..ApiError::user(
+                    400,
+                    "ValidationException",
+                    format!(
+                        "1 validation error detected: Value '{text}' at 'functionName' failed to \
+                         satisfy constraint: Member must satisfy regular expression pattern: \
+                         (arn:(aws[a-zA-Z-]*)?:lambda:)?([a-z]{{2}}(-gov)?-[a-z]+-\\d{{1}}:)?\
+                         (\\d{{12}}:)?(function:)?([a-zA-Z0-9-_]+)(:(\\$LATEST|[a-zA-Z0-9-_]+))?"
+                    ),
+                )
+            },
+            BadName::TooLong => ApiError::invalid_parameter(format!(
+                "1 validation error detected: Value '{text}' at 'functionName' failed to satisfy \
+                 constraint: Member must have length less than or equal to 64"
+            )),
+            BadName::OtherRegion(other) => ApiError::not_found(format!(
+                "Functions from '{other}' are not reachable in this region ('{region}')"
+            )),
+            BadName::OtherAccount => ApiError::not_found(format!("Function not found: {text}")),
+            BadName::OtherQualifier => ApiError::invalid_parameter(
+                "The derived qualifier from the function name does not match the specified \
+                 qualifier.",
+            ),
+        }
+    }
+
+    fn json(&self) -> String {
+        let mut body = serde_json::Map::new();
+        if let Some(reason) = self.reason {
+            body.insert("Reason".into(), reason.into());
+        }
+        if let Some(kind) = self.kind {
+            body.insert("Type".into(), kind.into());
+        }
+        // Lambda spells this field two ways, and old clients read just one of them.
+        let capital = ["ResourceNotFoundException", "ServiceException"].contains(&self.name);
+        let message = if capital { "Message" } else { "message" };
+        body.insert(message.into(), self.message.as_str().into());
+        serde_json::Value::from(body).to_string()
+    }
+
+    /// Sends the error as the reply to a request.
+    pub async fn send(
+        &self,
+        connection: &Connection,
+        request: &Head,
+        keeps: bool,
+    ) -> Result<(), Closed> {
+        let body = self.json();
+        let mut head = ReplyHead::new(self.status)
+            .field("Content-Type", "application/json")
+            .field("x-amzn-ErrorType", self.name);
+        if let Some(seconds) = self.retry_after_s {
+            head = head.field("Retry-After", seconds);
+        }
+        let head = head.closing(!keeps).body(body.len());
+        let body = if request.method == Method::Head { "" } else { &body };
+        connection.send(&mut [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())]).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_are_as_recorded_from_lambda() {
+        for (error, body) in [
+            (
+                ApiError::refused(Refusal::Reserved),
+                r#"{"Reason":"ReservedFunctionConcurrentInvocationLimitExceeded","Type":"User","message":"Rate Exceeded."}"#,
+            ),
+            (ApiError::not_found("x"), r#"{"Message":"x","Type":"User"}"#),
+            (ApiError::invalid_content("x"), r#"{"Type":"User","message":"x"}"#),
+            (ApiError::service(500, "x"), r#"{"Message":"x","Type":"Service"}"#),
+        ] {
+            let json: serde_json::Value = serde_json::from_str(&error.json()).expect("JSON");
+            assert_eq!(json, serde_json::from_str::<serde_json::Value>(body).expect("JSON"));
+        }
+    }
+}

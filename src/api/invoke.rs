@@ -1,0 +1,227 @@
+//! `POST /2015-03-31/functions/NAME/invocations`
+
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::error::ApiError;
+use super::route::Invoke;
+use super::{Api, End, json};
+use crate::function::name::FunctionName;
+use crate::host::Host;
+use crate::host::catalog::Version;
+use crate::host::invocation::{Call, Payload, Settled};
+use crate::http::connection::Broken;
+use crate::http::head::fields;
+use crate::http::reply::ReplyHead;
+use crate::http::{Connection, Head, Refused};
+use crate::io::reactor::Interest;
+use crate::limits::{CLIENT_CONTEXT_MAX, PAYLOAD_MAX, TRACE_MAX};
+use crate::pool::Outcome;
+
+/// What the header fields of an invocation say.
+#[derive(Default)]
+struct Wishes {
+    dry_run: bool,
+    event: bool,
+    tail: bool,
+    trace: Option<Box<str>>,
+    client_context: Option<Box<str>>,
+}
+
+/// Serves one invocation.
+pub async fn serve(
+    api: &Rc<Api>,
+    connection: &mut Connection,
+    head: &Head,
+    invoke: Invoke,
+) -> Result<(), End> {
+    let host = &api.host;
+    let home = &host.facts.home;
+    let name = home
+        .parse(&invoke.name, invoke.qualifier.as_deref())
+        .map_err(|bad| ApiError::bad_name(&invoke.name, bad, &home.region))?;
+    let wishes = wishes(&connection.bytes()[..head.length], invoke.asynchronous)?;
+    let body = match connection.body(head, PAYLOAD_MAX).await {
+        Ok(body) => body,
+        Err(Broken::Refused(Refused::BodyTooLong)) => {
+            return Err(ApiError::too_large(PAYLOAD_MAX).into());
+        }
+        Err(broken) => return Err(broken.into()),
+    };
+    host.know(name.name).await;
+    let version = find(host, name)?;
+    let event = &connection.bytes()[body.payload.clone()];
+    if !event.is_empty() {
+        json::check(event).map_err(|error| {
+            ApiError::invalid_content(format!("Could not parse request body into json: {error}"))
+        })?;
+    }
+    if wishes.event {
+        // An answer 202 is a promise to run it even after a power cut.
+        return Err(ApiError::invalid_parameter(
+            "InvocationType Event is not supported by this server yet: it keeps no durable queue.",
+        )
+        .into());
+    }
+    if wishes.dry_run {
+        let reply = ReplyHead::new(204).closing(!head.keep_alive).bare();
+        connection.send(&mut [IoSlice::new(reply.bytes())]).await?;
+        return Ok(());
+    }
+    let payload = if event.is_empty() {
+        None
+    } else {
+        let buffer = connection.detach().map_err(|_| End::Refused(Refused::NoRoom))?;
+        Some(Payload::new(buffer, body.payload))
+    };
+    let settled = run(
+        host,
+        connection,
+        Call {
+            version: version.id,
+            qualifier: name.qualifier.map(Into::into),
+            payload,
+            trace: wishes.trace,
+            client_context: wishes.client_context,
+            tail: wishes.tail,
+        },
+    )
+    .await?;
+    answer(connection, head, &version, settled, name).await
+}
+
+/// Runs a call for a client, as long as the client is there.
+pub async fn run(host: &Rc<Host>, connection: &Connection, call: Call) -> Result<Settled, End> {
+    let gone = async {
+        connection.io().ready(Interest::Gone).await;
+        Err(End::Closed)
+    };
+    smol::future::or(async { Ok(host.invoke(call).await) }, gone).await
+}
+
+/// The version that a name means, or Lambda's error.
+pub fn find(host: &Host, name: FunctionName<'_>) -> Result<Rc<Version>, ApiError> {
+    let qualifier = name.qualifier.unwrap_or("$LATEST");
+    let not_found = |why: &str| {
+        let arn = host.arn(name.name, Some(qualifier));
+        ApiError::not_found(format!("Function not found: {arn}{why}"))
+    };
+    let catalog = host.catalog.borrow();
+    let function = catalog.function(name.name).ok_or_else(|| not_found(""))?;
+    match &function.state {
+        Ok(version) if qualifier == "$LATEST" => Ok(Rc::clone(version)),
+        Ok(_) => Err(not_found("")),
+        Err(issues) => {
+            Err(not_found(&format!(" ({})", issues.first().map_or("refused", String::as_str))))
+        }
+    }
+}
+
+fn wishes(head: &[u8], asynchronous: bool) -> Result<Wishes, ApiError> {
+    let mut wishes = Wishes { event: asynchronous, ..Wishes::default() };
+    for (name, value) in fields(head) {
+        // Most fields of a request are none of these: their lengths tell.
+        match name.len() {
+            21 if name.eq_ignore_ascii_case("x-amz-invocation-type") => match value {
+                b"RequestResponse" => {}
+                b"Event" => wishes.event = true,
+                b"DryRun" => wishes.dry_run = true,
+                other => {
+                    return Err(not_in_set(
+                        other,
+                        "invocationType",
+                        "[Event, RequestResponse, DryRun]",
+                    ));
+                }
+            },
+            14 if name.eq_ignore_ascii_case("x-amz-log-type") => match value {
+                b"None" => {}
+                b"Tail" => wishes.tail = true,
+                other => return Err(not_in_set(other, "logType", "[None, Tail]")),
+            },
+            20 if name.eq_ignore_ascii_case("x-amz-client-context") => {
+                wishes.client_context = Some(client_context(value)?);
+            }
+            15 if name.eq_ignore_ascii_case("x-amzn-trace-id") => {
+                let text = std::str::from_utf8(value).ok();
+                let text = text.filter(|text| text.len() <= TRACE_MAX && text.is_ascii());
+                wishes.trace = text.map(Into::into);
+            }
+            _ => {}
+        }
+    }
+    Ok(wishes)
+}
+
+fn not_in_set(value: &[u8], field: &str, allowed: &str) -> ApiError {
+    let value = String::from_utf8_lossy(value);
+    ApiError::invalid_parameter(format!(
+        "1 validation error detected: Value '{value}' at '{field}' failed to satisfy constraint: \
+         Member must satisfy enum value set: {allowed}"
+    ))
+}
+
+/// The client context: JSON in base64. It goes on as a header field, where line ends cannot be.
+fn client_context(value: &[u8]) -> Result<Box<str>, ApiError> {
+    let bad = || {
+        let message = "Client context must be a valid Base64-encoded JSON object.";
+        ApiError::invalid_content(message)
+    };
+    let bytes = BASE64_STANDARD.decode(value).map_err(|_| bad())?;
+    if bytes.len() > CLIENT_CONTEXT_MAX || json::check(&bytes).is_err() {
+        return Err(bad());
+    }
+    let text = String::from_utf8(bytes).map_err(|_| bad())?;
+    Ok(text.replace(|c: char| c.is_ascii_control(), " ").into())
+}
+
+async fn answer(
+    connection: &Connection,
+    head: &Head,
+    version: &Version,
+    settled: Settled,
+    name: FunctionName<'_>,
+) -> Result<(), End> {
+    let failed = match settled.outcome {
+        Outcome::Done => false,
+        Outcome::Failed | Outcome::Crashed | Outcome::TimedOut | Outcome::InitFailed => true,
+        Outcome::Rejected(refusal) => return Err(ApiError::refused(refusal).into()),
+        Outcome::Cancelled => {
+            let message = format!("Function not found: {}", name.name);
+            return Err(ApiError::not_found(message).into());
+        }
+    };
+    let body = match (&settled.answer, &settled.error) {
+        (Some(answer), None) => &answer.payload[..],
+        (_, Some(error)) => error.as_bytes(),
+        (None, None) => b"",
+    };
+    let mut reply = ReplyHead::new(200)
+        .field("Content-Type", "application/json")
+        .field("x-amzn-RequestId", settled.request)
+        .field("X-Amzn-Trace-Id", &settled.trace)
+        .field("X-Amz-Executed-Version", version.label);
+    if failed {
+        reply = reply.field("X-Amz-Function-Error", "Unhandled");
+    }
+    let reply = reply.closing(!head.keep_alive);
+    let tail = settled.tail.as_ref().map(|tail| BASE64_STANDARD.encode(tail));
+    let (name, tail, end) = match &tail {
+        Some(tail) => ("X-Amz-Log-Result: ", tail.as_str(), "\r\n"),
+        None => ("", "", ""),
+    };
+    let rest = ReplyHead::rest().body(body.len());
+    let mut parts = [
+        IoSlice::new(reply.bytes()),
+        IoSlice::new(name.as_bytes()),
+        IoSlice::new(tail.as_bytes()),
+        IoSlice::new(end.as_bytes()),
+        IoSlice::new(rest.bytes()),
+        IoSlice::new(body),
+    ];
+    connection.send(&mut parts).await?;
+    Ok(())
+}

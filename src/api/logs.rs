@@ -1,0 +1,57 @@
+//! A function's log, streamed as text.
+
+use std::fmt::Write;
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use super::{Api, End};
+use crate::http::reply::ReplyHead;
+use crate::http::{Connection, Head};
+use crate::io::reactor::Interest;
+use crate::limits::LOG_SEND;
+
+/// Sends what the log holds of `name` since `since_ms`; with `follow`, goes on until the client
+/// leaves.
+pub async fn serve(
+    api: &Rc<Api>,
+    connection: &mut Connection,
+    head: &Head,
+    name: &str,
+    follow: bool,
+    since_ms: u64,
+) -> Result<(), End> {
+    connection.body(head, 0).await?;
+    let reply = ReplyHead::new(200)
+        .field("Content-Type", "text/plain; charset=utf-8")
+        .closing(!head.keep_alive)
+        .chunked();
+    connection.send(&mut [IoSlice::new(reply.bytes())]).await?;
+    let logs = &api.host.logs;
+    let mut at = 0;
+    loop {
+        let mut text = Vec::new();
+        at = logs.read(at, |record| {
+            let room = text.len() < LOG_SEND;
+            if room && record.function == name && record.at_ms >= since_ms {
+                record.print(&mut text);
+            }
+            room
+        });
+        if !text.is_empty() {
+            let mut size = String::new();
+            write!(size, "{:x}\r\n", text.len()).expect("a string takes everything");
+            let mut parts =
+                [IoSlice::new(size.as_bytes()), IoSlice::new(&text), IoSlice::new(b"\r\n")];
+            connection.send(&mut parts).await?;
+        }
+        if at >= logs.end() {
+            if !follow || api.host.is_draining() {
+                break;
+            }
+            let gone = connection.io().ready(Interest::Gone);
+            smol::future::or(logs.reached(at), gone).await;
+        }
+    }
+    connection.send(&mut [IoSlice::new(b"0\r\n\r\n")]).await?;
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! The doors: the AWS Lambda API, function URLs, and what the command line asks, over HTTP on a
+//! TCP port and on a Unix socket.
+//!
+//! Handlers here turn requests into calls of the host and its answers into replies. They know no
+//! processes, slots or descriptors of workers.
+
+pub mod admin;
+pub mod auth;
+pub mod error;
+pub mod invoke;
+pub mod json;
+pub mod logs;
+pub mod route;
+pub mod url;
+
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use crate::function::store::Store;
+use crate::host::Host;
+use crate::http::connection::Broken;
+use crate::http::reply::ReplyHead;
+use crate::http::{Closed, Connection, Head, Refused};
+use auth::Auth;
+use error::ApiError;
+use route::Route;
+
+/// What every connection's handler needs.
+pub struct Api {
+    /// The host that runs functions.
+    pub host: Rc<Host>,
+    /// Who may call.
+    pub auth: Auth,
+    /// Where pushed functions are kept.
+    pub store: Rc<Store>,
+    /// Asked to read functions and configuration again.
+    pub reload: Box<dyn Fn()>,
+}
+
+/// How a request ended, for its connection.
+pub enum End {
+    /// The client is gone.
+    Closed,
+    /// It could not be read: say why, and close.
+    Refused(Refused),
+    /// It is answered with an error; the connection goes on if the request was read whole.
+    Error(ApiError),
+}
+
+impl From<Closed> for End {
+    fn from(_: Closed) -> End {
+        End::Closed
+    }
+}
+
+impl From<Broken> for End {
+    fn from(broken: Broken) -> End {
+        match broken {
+            Broken::Closed => End::Closed,
+            Broken::Refused(refused) => End::Refused(refused),
+        }
+    }
+}
+
+impl From<ApiError> for End {
+    fn from(error: ApiError) -> End {
+        End::Error(error)
+    }
+}
+
+/// Serves a connection until either side ends it.
+pub async fn serve(api: Rc<Api>, mut connection: Connection) {
+    loop {
+        let head = match connection.head().await {
+            Ok(head) => head,
+            Err(Broken::Closed) => return,
+            Err(Broken::Refused(refused)) => return connection.refuse(refused).await,
+        };
+        match serve_one(&api, &mut connection, &head).await {
+            Ok(()) => {}
+            Err(End::Closed) => return,
+            Err(End::Refused(refused)) => return connection.refuse(refused).await,
+            Err(End::Error(error)) => {
+                let whole = connection.body(&head, crate::limits::PAYLOAD_MAX).await.is_ok();
+                let keeps = whole && head.keep_alive;
+                if error.send(&connection, &head, keeps).await.is_err() {
+                    return;
+                }
+                if !whole {
+                    return connection.linger().await;
+                }
+            }
+        }
+        if !head.keep_alive || api.host.is_draining() {
+            return;
+        }
+    }
+}
+
+async fn serve_one(api: &Rc<Api>, connection: &mut Connection, head: &Head) -> Result<(), End> {
+    let route = route::parse(head.method, &connection.bytes()[head.target.clone()]);
+    if route.needs_credentials() {
+        api.auth.check(connection, head)?;
+    }
+    match route {
+        Route::Invoke(invoke) => invoke::serve(api, connection, head, invoke).await,
+        Route::Url(name) => url::serve(api, connection, head, &name).await,
+        Route::Health => reply(connection, head, 200, "text/plain", b"ok\n").await,
+        Route::Ready => ready(api, connection, head).await,
+        Route::Admin(admin) => Box::pin(admin::serve(api, connection, head, admin)).await,
+        Route::Unknown => Err(ApiError::unknown_operation().into()),
+    }
+}
+
+/// 200 while an invocation would find a place, 429 while the table is full, 503 while draining.
+async fn ready(api: &Api, connection: &mut Connection, head: &Head) -> Result<(), End> {
+    let full = api.host.look(|pool| pool.shares().common_used() >= pool.shares().common());
+    let (status, text) = match (api.host.is_draining(), full) {
+        (true, _) => (503, "draining\n"),
+        (false, true) => (429, "full\n"),
+        (false, false) => (200, "ready\n"),
+    };
+    reply(connection, head, status, "text/plain", text.as_bytes()).await
+}
+
+/// Reads whatever body there is, and replies.
+pub async fn reply(
+    connection: &mut Connection,
+    head: &Head,
+    status: u16,
+    content_type: &str,
+    body: &[u8],
+) -> Result<(), End> {
+    connection.body(head, crate::limits::PAYLOAD_MAX).await?;
+    let reply = ReplyHead::new(status)
+        .field("Content-Type", content_type)
+        .closing(!head.keep_alive)
+        .body(body.len());
+    let body = if head.method == crate::http::Method::Head { b"" } else { body };
+    connection.send(&mut [IoSlice::new(reply.bytes()), IoSlice::new(body)]).await?;
+    Ok(())
+}

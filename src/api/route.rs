@@ -1,0 +1,220 @@
+//! From a request target to what is asked for.
+
+use std::borrow::Cow;
+
+use crate::http::Method;
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Run a function.
+    Invoke(Invoke),
+    /// A function URL; the rest of the target is the function's affair.
+    Url(String),
+    /// The server lives.
+    Health,
+    /// The server has room.
+    Ready,
+    /// Something for hob's own command line.
+    Admin(Admin),
+    /// Nothing that is known here.
+    Unknown,
+}
+
+/// An invocation, as the path and the query say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invoke {
+    /// The function, in any spelling.
+    pub name: String,
+    /// `?Qualifier=`
+    pub qualifier: Option<String>,
+    /// The old asynchronous path: the type is Event whatever the header says.
+    pub asynchronous: bool,
+}
+
+/// What hob's own command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admin {
+    /// Facts about the server.
+    Server,
+    /// All functions.
+    Functions,
+    /// One function.
+    Function(String),
+    /// Create or update a function from the zip in the body.
+    Push(String),
+    /// Remove a function.
+    Remove(String),
+    /// The slot table.
+    Workers,
+    /// A function's log.
+    Logs {
+        /// Whose.
+        name: String,
+        /// Go on as new lines come.
+        follow: bool,
+        /// Only what is newer, in milliseconds of Unix time.
+        since_ms: u64,
+    },
+    /// Read functions and configuration again.
+    Reload,
+}
+
+impl Route {
+    /// False for what everybody may ask, and for function URLs, which have a rule of their own.
+    pub fn needs_credentials(&self) -> bool {
+        match self {
+            Route::Health | Route::Ready | Route::Url(_) => false,
+            Route::Invoke(_) | Route::Admin(_) | Route::Unknown => true,
+        }
+    }
+}
+
+/// Understands a method and a request target.
+pub fn parse(method: Method, target: &[u8]) -> Route {
+    let Ok(target) = std::str::from_utf8(target) else { return Route::Unknown };
+    // A proxy's client may send the absolute form.
+    let target = match target.strip_prefix("http://") {
+        Some(rest) => rest.find('/').map_or("/", |at| &rest[at..]),
+        None => target,
+    };
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    if let Some(rest) = path.strip_prefix("/fn/") {
+        let name = rest.split('/').next().unwrap_or_default();
+        return decode(name).map_or(Route::Unknown, |name| Route::Url(name.into_owned()));
+    }
+    let parts: Option<Vec<Cow<'_, str>>> = path.trim_matches('/').split('/').map(decode).collect();
+    let Some(parts) = parts else { return Route::Unknown };
+    let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
+    match (method, parts.as_slice()) {
+        (Method::Post, ["2015-03-31", "functions", name, "invocations"]) => Route::Invoke(Invoke {
+            name: (*name).to_owned(),
+            qualifier: parameter(query, "Qualifier"),
+            asynchronous: false,
+        }),
+        (Method::Post, ["2014-11-13", "functions", name, "invoke-async"]) => {
+            Route::Invoke(Invoke { name: (*name).to_owned(), qualifier: None, asynchronous: true })
+        }
+        (Method::Get | Method::Head, ["healthz"]) => Route::Health,
+        (Method::Get | Method::Head, ["readyz"]) => Route::Ready,
+        (method, ["hob", rest @ ..]) => {
+            admin(method, rest, query).map_or(Route::Unknown, Route::Admin)
+        }
+        _ => Route::Unknown,
+    }
+}
+
+fn admin(method: Method, parts: &[&str], query: &str) -> Option<Admin> {
+    let name = |name: &str| name.to_owned();
+    Some(match (method, parts) {
+        (Method::Get, ["server"]) => Admin::Server,
+        (Method::Get, ["functions"]) => Admin::Functions,
+        (Method::Get, ["functions", function]) => Admin::Function(name(function)),
+        (Method::Put, ["functions", function]) => Admin::Push(name(function)),
+        (Method::Delete, ["functions", function]) => Admin::Remove(name(function)),
+        (Method::Get, ["workers"]) => Admin::Workers,
+        (Method::Get, ["logs", function]) => Admin::Logs {
+            name: name(function),
+            follow: parameter(query, "follow").is_some(),
+            since_ms: parameter(query, "since_ms").and_then(|n| n.parse().ok()).unwrap_or(0),
+        },
+        (Method::Post, ["reload"]) => Admin::Reload,
+        _ => return None,
+    })
+}
+
+/// The value of a query parameter.
+pub fn parameter(query: &str, name: &str) -> Option<String> {
+    parameters(query).find(|(n, _)| n == name).map(|(_, value)| value)
+}
+
+/// All query parameters, decoded, in order. What does not decode is kept as it is.
+pub fn parameters(query: &str) -> impl Iterator<Item = (String, String)> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let text = |text: &str| {
+            let spaced = text.replace('+', " ");
+            decode(&spaced).map_or_else(|| spaced.clone(), Cow::into_owned)
+        };
+        (text(name), text(value))
+    })
+}
+
+/// Undoes percent-encoding; `None` if it is malformed or not UTF-8.
+fn decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, more)) = rest.split_first() {
+        rest = more;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, more) = rest.split_first_chunk::<2>()?;
+        let digit = |d: u8| char::from(d).to_digit(16).and_then(|n| u8::try_from(n).ok());
+        bytes.push(digit(digits[0])? << 4 | digit(digits[1])?);
+        rest = more;
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invoke(name: &str, qualifier: Option<&str>, asynchronous: bool) -> Route {
+        let qualifier = qualifier.map(str::to_owned);
+        Route::Invoke(Invoke { name: name.to_owned(), qualifier, asynchronous })
+    }
+
+    #[test]
+    fn paths_are_understood_as_clients_write_them() {
+        let arn = "arn:aws:lambda:us-east-1:000000000000:function:demo:prod";
+        for (method, target, route) in [
+            (
+                Method::Post,
+                "/2015-03-31/functions/demo/invocations".to_owned(),
+                invoke("demo", None, false),
+            ),
+            (
+                Method::Post,
+                "/2015-03-31/functions/demo/invocations/?Qualifier=%24LATEST".to_owned(),
+                invoke("demo", Some("$LATEST"), false),
+            ),
+            (
+                Method::Post,
+                format!("/2015-03-31/functions/{}/invocations", arn.replace(':', "%3A")),
+                invoke(arn, None, false),
+            ),
+            (
+                Method::Post,
+                "/2014-11-13/functions/demo/invoke-async/".to_owned(),
+                invoke("demo", None, true),
+            ),
+            (Method::Put, "/fn/demo/a/b?c=d".to_owned(), Route::Url("demo".into())),
+            (Method::Get, "/fn/demo".to_owned(), Route::Url("demo".into())),
+            (Method::Get, "http://h:1/fn/demo".to_owned(), Route::Url("demo".into())),
+            (Method::Get, "/healthz".to_owned(), Route::Health),
+            (Method::Get, "/hob/workers".to_owned(), Route::Admin(Admin::Workers)),
+            (Method::Get, "/2015-03-31/functions/%zz/invocations".to_owned(), Route::Unknown),
+            (Method::Get, "/2015-03-31/functions/demo/invocations".to_owned(), Route::Unknown),
+            (Method::Get, "/".to_owned(), Route::Unknown),
+            (Method::Get, "*".to_owned(), Route::Unknown),
+        ] {
+            assert_eq!(parse(method, target.as_bytes()), route, "{target}");
+        }
+        assert_eq!(parse(Method::Get, b"/\xff"), Route::Unknown);
+    }
+
+    #[test]
+    fn queries_decode_and_keep_their_order() {
+        let all: Vec<(String, String)> = parameters("a=1&b=x%20y+z&&c&a=%zz").collect();
+        let expected = [("a", "1"), ("b", "x y z"), ("c", ""), ("a", "%zz")];
+        let expected: Vec<(String, String)> =
+            expected.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        assert_eq!(all, expected);
+    }
+}

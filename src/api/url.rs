@@ -1,0 +1,395 @@
+//! Function URLs: any HTTP request becomes an event in payload format 2.0, and the function's
+//! reply becomes the HTTP response.
+
+use std::fmt::Write;
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+
+use super::error::ApiError;
+use super::invoke::{find, run};
+use super::json::{self, Writer};
+use super::{Api, End, route};
+use crate::function::config::UrlAuth;
+use crate::function::name::FunctionName;
+use crate::host::invocation::{Call, Payload, Settled};
+use crate::http::connection::Broken;
+use crate::http::head::{field, fields};
+use crate::http::reply::ReplyHead;
+use crate::http::{Connection, Head, Method, Refused};
+use crate::io::clock::{CivilTime, Clock};
+use crate::limits::PAYLOAD_MAX;
+use crate::pool::Outcome;
+
+/// Serves one request to a function URL.
+pub async fn serve(
+    api: &Rc<Api>,
+    connection: &mut Connection,
+    head: &Head,
+    name: &str,
+) -> Result<(), End> {
+    let host = &api.host;
+    host.know(name).await;
+    let version = find(host, FunctionName { name, qualifier: None })?;
+    match version.config.url {
+        Some(UrlAuth::None) => {}
+        Some(UrlAuth::Iam) => {
+            let message = "Forbidden. This server does not verify signatures yet.";
+            return Err(ApiError::forbidden("AccessDeniedException", message).into());
+        }
+        // Without a rule of its own it is as open as the rest of the server.
+        None => api.auth.check(connection, head)?,
+    }
+    let body = match connection.body(head, PAYLOAD_MAX).await {
+        Ok(body) => body.payload,
+        Err(Broken::Refused(Refused::BodyTooLong)) => {
+            return Err(ApiError::too_large(PAYLOAD_MAX).into());
+        }
+        Err(broken) => return Err(broken.into()),
+    };
+    let no_room = |_| End::Refused(Refused::NoRoom);
+    let mut event = Writer::new(host.buffers.take().map_err(no_room)?);
+    let request = Request {
+        head,
+        bytes: &connection.bytes()[..head.length],
+        body: &connection.bytes()[body],
+        name,
+        account: &host.facts.home.account,
+        source: connection.source().map(|ip| ip.to_string()).unwrap_or_default(),
+        id: host.random(),
+    };
+    request.write(&mut event);
+    let event = event.finish().map_err(no_room)?;
+    if event.len() > PAYLOAD_MAX {
+        return Err(ApiError::too_large(PAYLOAD_MAX).into());
+    }
+    let length = event.len();
+    let settled = run(
+        host,
+        connection,
+        Call {
+            version: version.id,
+            qualifier: None,
+            payload: Some(Payload::new(event, 0..length)),
+            trace: None,
+            client_context: None,
+            tail: false,
+        },
+    )
+    .await?;
+    answer(connection, head, settled).await
+}
+
+/// One request, to be told as an event.
+struct Request<'a> {
+    head: &'a Head,
+    bytes: &'a [u8],
+    body: &'a [u8],
+    name: &'a str,
+    account: &'a str,
+    source: String,
+    id: u128,
+}
+
+impl Request<'_> {
+    fn write(&self, event: &mut Writer) {
+        let target = String::from_utf8_lossy(&self.bytes[self.head.target.clone()]);
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        // What follows the function's name is the path that the function sees.
+        let path = path.split_once("/fn/").map_or(path, |(_, rest)| rest);
+        let path = path.find('/').map_or("/", |at| &path[at..]);
+        event.raw("{\"version\":\"2.0\",\"routeKey\":\"$default\",").pair("rawPath", path);
+        event.raw(",").pair("rawQueryString", query);
+        self.write_cookies(event);
+        self.write_headers(event);
+        write_query(event, query);
+        self.write_context(event, path);
+        if !self.body.is_empty() {
+            let text = self.is_text().then(|| std::str::from_utf8(self.body).ok()).flatten();
+            match text {
+                Some(text) => event.raw(",").pair("body", text).raw(",\"isBase64Encoded\":false"),
+                None => event.raw(",\"body\":").base64(self.body).raw(",\"isBase64Encoded\":true"),
+            };
+        } else {
+            event.raw(",\"isBase64Encoded\":false");
+        }
+        event.raw("}");
+    }
+
+    fn is_text(&self) -> bool {
+        let Some(content_type) = field(self.bytes, "content-type") else { return true };
+        let kind = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+        let kind = kind.to_ascii_lowercase();
+        kind.starts_with(b"text/")
+            || kind.ends_with(b"+json")
+            || kind.ends_with(b"+xml")
+            || [
+                &b"application/json"[..],
+                b"application/xml",
+                b"application/javascript",
+                b"application/x-www-form-urlencoded",
+            ]
+            .contains(&kind.as_slice())
+    }
+
+    fn write_cookies(&self, event: &mut Writer) {
+        let mut cookies = fields(self.bytes)
+            .filter(|(name, _)| name.eq_ignore_ascii_case("cookie"))
+            .flat_map(|(_, value)| value.split(|b| *b == b';'))
+            .map(|cookie| String::from_utf8_lossy(cookie.trim_ascii()).into_owned())
+            .filter(|cookie| !cookie.is_empty())
+            .peekable();
+        if cookies.peek().is_none() {
+            return;
+        }
+        let mut open = ",\"cookies\":[";
+        for cookie in cookies {
+            event.raw(open).text(&cookie);
+            open = ",";
+        }
+        event.raw("]");
+    }
+
+    fn write_headers(&self, event: &mut Writer) {
+        event.raw(",\"headers\":{");
+        let mut comma = "";
+        for (n, (name, _)) in fields(self.bytes).enumerate() {
+            let again = |other: &str| other.eq_ignore_ascii_case(name);
+            let seen = fields(self.bytes).take(n).any(|(other, _)| again(other));
+            if seen || name.eq_ignore_ascii_case("cookie") {
+                continue;
+            }
+            let values: Vec<_> = fields(self.bytes)
+                .filter(|(other, _)| again(other))
+                .map(|(_, value)| String::from_utf8_lossy(value))
+                .collect();
+            event.raw(comma).pair(&name.to_ascii_lowercase(), &values.join(","));
+            comma = ",";
+        }
+        event.raw(comma).pair("x-forwarded-for", &self.source);
+        event.raw(",").pair("x-forwarded-proto", "http").raw("}");
+    }
+
+    fn write_context(&self, event: &mut Writer, path: &str) {
+        let host = field(self.bytes, "host").map(String::from_utf8_lossy).unwrap_or_default();
+        let agent = field(self.bytes, "user-agent").map(String::from_utf8_lossy);
+        let now = Clock::unix_ms();
+        event.raw(",\"requestContext\":{").pair("accountId", self.account);
+        event.raw(",").pair("apiId", self.name).raw(",").pair("domainName", &host);
+        event.raw(",").pair("domainPrefix", self.name);
+        event.raw(",\"http\":{").pair("method", self.head.method.as_str());
+        event.raw(",").pair("path", path).raw(",").pair("protocol", "HTTP/1.1");
+        event.raw(",").pair("sourceIp", &self.source);
+        event.raw(",").pair("userAgent", agent.as_deref().unwrap_or_default());
+        event.raw("},").pair("requestId", &format!("{:032x}", self.id));
+        event.raw(",\"routeKey\":\"$default\",\"stage\":\"$default\",");
+        event.pair("time", &CivilTime::from_unix_ms(now).to_common_log());
+        event.raw(&format!(",\"timeEpoch\":{now}}}"));
+    }
+}
+
+fn write_query(event: &mut Writer, query: &str) {
+    let parameters: Vec<(String, String)> = route::parameters(query).collect();
+    if parameters.is_empty() {
+        return;
+    }
+    event.raw(",\"queryStringParameters\":{");
+    let mut comma = "";
+    for (n, (name, _)) in parameters.iter().enumerate() {
+        if parameters[..n].iter().any(|(other, _)| other == name) {
+            continue;
+        }
+        let values: Vec<&str> =
+            parameters.iter().filter(|(other, _)| other == name).map(|(_, v)| v.as_str()).collect();
+        event.raw(comma).pair(name, &values.join(","));
+        comma = ",";
+    }
+    event.raw("}");
+}
+
+/// A reply in payload format 2.0.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shaped<'a> {
+    status_code: u16,
+    #[serde(default)]
+    headers: serde_json::Map<String, serde_json::Value>,
+    #[serde(default)]
+    cookies: Vec<String>,
+    #[serde(default, borrow)]
+    body: Option<std::borrow::Cow<'a, str>>,
+    #[serde(default)]
+    is_base64_encoded: bool,
+}
+
+async fn answer(connection: &Connection, head: &Head, settled: Settled) -> Result<(), End> {
+    match settled.outcome {
+        Outcome::Done => {}
+        Outcome::Rejected(refusal) => return Err(ApiError::refused(refusal).into()),
+        Outcome::Cancelled => return Err(ApiError::not_found("Function not found").into()),
+        Outcome::Failed | Outcome::Crashed | Outcome::TimedOut | Outcome::InitFailed => {
+            return send(
+                connection,
+                head,
+                502,
+                "Content-Type: text/plain\r\n",
+                b"Internal Server Error",
+            )
+            .await;
+        }
+    }
+    let reply: &[u8] = settled.answer.as_ref().map_or(b"", |answer| &answer.payload);
+    let shaped: Option<Shaped<'_>> = serde_json::from_slice(reply).ok();
+    let Some(shaped) = shaped.filter(|shaped| (100..1000).contains(&shaped.status_code)) else {
+        // Anything else is the body as it stands; programs need not speak JSON.
+        let kind = if json::check(reply).is_ok() {
+            "application/json"
+        } else if std::str::from_utf8(reply).is_ok() {
+            "text/plain; charset=utf-8"
+        } else {
+            "application/octet-stream"
+        };
+        let kind = format!("Content-Type: {kind}\r\n");
+        return send(connection, head, 200, &kind, reply).await;
+    };
+    let text = shaped.body.as_deref().unwrap_or_default().as_bytes();
+    let body = if shaped.is_base64_encoded {
+        std::borrow::Cow::Owned(BASE64_STANDARD.decode(text).unwrap_or_default())
+    } else {
+        std::borrow::Cow::Borrowed(text)
+    };
+    send(connection, head, shaped.status_code, &shaped.fields(), &body).await
+}
+
+impl Shaped<'_> {
+    /// Header lines, without those that are ours to say.
+    fn fields(&self) -> String {
+        let mut lines = String::new();
+        let mut typed = false;
+        for (name, value) in &self.headers {
+            let value = match value {
+                serde_json::Value::String(text) => text.clone(),
+                other @ (serde_json::Value::Null
+                | serde_json::Value::Bool(_)
+                | serde_json::Value::Number(_)
+                | serde_json::Value::Array(_)
+                | serde_json::Value::Object(_)) => other.to_string(),
+            };
+            let ours = ["content-length", "transfer-encoding", "connection"];
+            if ours.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+                continue;
+            }
+            typed |= name.eq_ignore_ascii_case("content-type");
+            add_field(&mut lines, name, &value);
+        }
+        if !typed {
+            add_field(&mut lines, "Content-Type", "application/json");
+        }
+        for cookie in &self.cookies {
+            add_field(&mut lines, "Set-Cookie", cookie);
+        }
+        lines
+    }
+}
+
+/// Adds a header line; one that could break the head apart is left out.
+fn add_field(lines: &mut String, name: &str, value: &str) {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let plain = !value.chars().any(|c| c.is_ascii_control() && c != '\t');
+    if !name.is_empty() && name.bytes().all(token) && plain {
+        write!(lines, "{name}: {value}\r\n").expect("a string takes everything");
+    }
+}
+
+async fn send(
+    connection: &Connection,
+    request: &Head,
+    status: u16,
+    fields: &str,
+    body: &[u8],
+) -> Result<(), End> {
+    let head = ReplyHead::new(status).closing(!request.keep_alive);
+    // These statuses have no body, and a length would announce one.
+    let bare = status < 200 || status == 204 || status == 304;
+    let rest = if bare { ReplyHead::rest().bare() } else { ReplyHead::rest().body(body.len()) };
+    let body = if bare || request.method == Method::Head { b"" } else { body };
+    let mut parts = [
+        IoSlice::new(head.bytes()),
+        IoSlice::new(fields.as_bytes()),
+        IoSlice::new(rest.bytes()),
+        IoSlice::new(body),
+    ];
+    connection.send(&mut parts).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::head;
+    use crate::io::Buffers;
+
+    fn event(text: &str, body: &[u8]) -> serde_json::Value {
+        let text = format!("{}\r\n\r\n", text.replace('\n', "\r\n"));
+        let head = head::parse(text.as_bytes()).expect("a head");
+        let request = Request {
+            head: &head,
+            bytes: text.as_bytes(),
+            body,
+            name: "demo",
+            account: "000000000000",
+            source: "127.0.0.1".into(),
+            id: 1,
+        };
+        let mut writer = Writer::new(Buffers::new(1 << 20).take().expect("room"));
+        request.write(&mut writer);
+        serde_json::from_slice(&writer.finish().expect("room")).expect("JSON")
+    }
+
+    #[test]
+    fn a_request_becomes_an_event_of_format_2() {
+        let text = "POST /fn/demo/a/b?x=1&y=2%20z&x=3 HTTP/1.1\nHost: board:4620\nAccept: a\n\
+                    accept: b\nCookie: c=1; d=2\nUser-Agent: \"curl\"";
+        let event = event(text, b"{\"q\":1}");
+        assert_eq!(event["version"], "2.0");
+        assert_eq!(event["rawPath"], "/a/b");
+        assert_eq!(event["rawQueryString"], "x=1&y=2%20z&x=3");
+        assert_eq!(event["queryStringParameters"], serde_json::json!({"x": "1,3", "y": "2 z"}));
+        assert_eq!(event["cookies"], serde_json::json!(["c=1", "d=2"]));
+        assert_eq!(event["headers"]["accept"], "a,b");
+        assert_eq!(event["headers"]["user-agent"], "\"curl\"");
+        assert!(event["headers"].get("cookie").is_none());
+        assert_eq!(event["requestContext"]["http"]["method"], "POST");
+        assert_eq!(event["requestContext"]["http"]["sourceIp"], "127.0.0.1");
+        assert_eq!(event["body"], "{\"q\":1}");
+        assert_eq!(event["isBase64Encoded"], false);
+    }
+
+    #[test]
+    fn what_is_empty_is_left_out_and_bytes_are_base64() {
+        let plain = event("GET /fn/demo HTTP/1.1\nHost: a", b"");
+        assert_eq!(plain["rawPath"], "/");
+        for absent in ["cookies", "queryStringParameters", "body"] {
+            assert!(plain.get(absent).is_none(), "{absent}");
+        }
+        let text = "PUT /fn/demo/ HTTP/1.1\nHost: a\nContent-Type: image/png";
+        let bytes = event(text, &[0xFF, 0, 1]);
+        assert_eq!((&bytes["body"], &bytes["isBase64Encoded"]), (&"/wAB".into(), &true.into()));
+        let broken = event("PUT /fn/demo/ HTTP/1.1\nHost: a\nContent-Type: text/plain", &[0xFF]);
+        assert_eq!(broken["isBase64Encoded"], true, "text that is none");
+    }
+
+    #[test]
+    fn a_reply_cannot_break_the_head_apart() {
+        let text = r#"{"statusCode":201,"headers":{"X-A":"b\r\nEvil: 1","Bad Name":"x","X-N":5,
+            "Content-Length":"9"},"cookies":["c=1"]}"#;
+        let shaped: Shaped<'_> = serde_json::from_str(text).expect("JSON");
+        assert_eq!(
+            shaped.fields(),
+            "X-N: 5\r\nContent-Type: application/json\r\nSet-Cookie: c=1\r\n"
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! `hob --help` and `hob help TOPIC`.
+
+use super::print;
+use crate::server::settings::KEYS;
+
+const OVERVIEW: &str = "\
+hob runs functions on this machine the way AWS Lambda runs them.
+
+  hob demo                    a tour of a server, with real timings
+  hob serve [FUNCTIONS_DIR]   run the server; see hob help serve
+
+  hob ls                      functions
+  hob ps [--watch]            the slot table: who runs what
+  hob show NAME               one function
+  hob logs NAME [-f]          its log; --since 5m
+  hob invoke NAME             run it; --payload JSON|@FILE|-  --tail  --qualifier Q
+  hob push DIR|ZIP            create or update it; --name NAME
+  hob rm NAME                 remove a pushed one
+  hob doctor                  what this machine can do, what is missing, the cure
+
+Client verbs take --socket PATH (or HOB_SOCKET), or --url http://HOST:PORT (or
+HOB_URL); ls, show, ps and doctor take --json.
+
+Exit codes: 0 ok; 1 it failed; 2 wrong use or configuration; 3 the server cannot
+be reached, or refused.
+
+More: hob help serve, hob help function, hob help exec, hob help native
+";
+
+const FUNCTION: &str = "\
+A function is a folder with function.toml and whatever its handler needs:
+
+  runtime = \"exec\"            # exec, native, provided.al2023
+  handler = \"run.sh\"          # program and arguments, relative to the folder
+  timeout_s = 3               # 1..900
+  environment = { TABLE = \"orders\" }
+  reserved_concurrency = 2    # absent: unreserved; 0: off
+  provisioned_concurrency = 1 # workers kept ready
+  queue_wait_ms = 1000        # wait for a free worker before 429; 0: refuse at once
+  idle_timeout_s = 600        # stop idle workers
+  shutdown_grace_ms = 500     # from SIGTERM to SIGKILL
+  max_invocations = 0         # recycle a worker after so many; 0: never
+
+A folder that changes is taken over within seconds. One that cannot be read
+right is refused with file, line and key, and answers 404 until it is repaired.
+";
+
+const EXEC: &str = "\
+runtime = \"exec\": one process for each invocation. The event is its standard
+input, its standard output is the reply. A status other than 0 is a function
+error with the last lines of standard error as its message. The environment has
+HOB_REQUEST_ID, HOB_DEADLINE_MS, HOB_FUNCTION_ARN, and Lambda's variables.
+";
+
+const NATIVE: &str = "\
+runtime = \"native\": a process that stays and speaks the wire on its standard
+input, which is a socket. In Rust, depend on hob with default-features = false
+and features = [\"handler\"]:
+
+  fn main() -> std::io::Result<()> {
+      hob::handler::run(|event, context| Ok(event.to_vec()))
+  }
+
+For other languages the wire is defined in src/wire/SPEC.md.
+";
+
+/// Prints a topic, or the overview.
+pub fn print_help(topic: Option<&str>) {
+    let text = match topic {
+        Some("serve") => serve(),
+        Some("function" | "functions") => FUNCTION.to_owned(),
+        Some("exec") => EXEC.to_owned(),
+        Some("native" | "wire") => NATIVE.to_owned(),
+        _ => OVERVIEW.to_owned(),
+    };
+    print(&text);
+}
+
+fn serve() -> String {
+    let mut text = String::from(
+        "\
+hob serve [FUNCTIONS_DIR]: run the server in the foreground.
+
+  --config FILE           read settings from FILE (hob.toml)
+",
+    );
+    for key in &KEYS {
+        text += &format!("  {:<23} {}\n", format!("--{}", key.flag), key.help);
+    }
+    text += "
+Each is a key of hob.toml too, and a variable: ";
+    let names: Vec<String> =
+        KEYS.iter().map(|key| format!("HOB_{}", key.name.to_uppercase())).collect();
+    text += &names.join(", ");
+    text += ".
+A flag wins over a variable, a variable over the file. HOB_LOG=debug says more.
+
+SIGTERM and SIGINT drain: running invocations finish, new ones get 503. A second
+one stops at once. SIGHUP reads settings and functions again.
+";
+    text
+}

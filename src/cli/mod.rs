@@ -1,0 +1,71 @@
+//! The command line: arguments to a command, and what each verb prints.
+
+mod admin;
+mod arguments;
+mod client;
+mod demo;
+mod doctor;
+mod help;
+mod helper;
+mod invoke;
+mod sample;
+mod table;
+
+use std::io::Write;
+
+use crate::error::{Error, ExitCode};
+use arguments::Command;
+
+/// Runs the program with the arguments of its process; returns its exit code.
+pub fn main() -> i32 {
+    let code = match arguments::parse(std::env::args_os().skip(1)).and_then(run) {
+        Ok(code) => code,
+        Err(error) => {
+            for line in error.message.lines() {
+                say(&format!("hob: {line}"));
+            }
+            error.code
+        }
+    };
+    code as i32
+}
+
+fn run(command: Command) -> Result<ExitCode, Error> {
+    match command {
+        Command::Help(topic) => help::print_help(topic.as_deref()),
+        Command::Version => print(&format!("hob {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Serve { config, flags } => {
+            let settings = crate::server::settings::Settings::read(config.as_deref(), &flags)?;
+            let origin = crate::server::Origin { config, flags };
+            crate::server::run(&settings, origin)?;
+        }
+        Command::Demo { keep } => demo::run(keep)?,
+        Command::Invoke(invoke) => return invoke::run(invoke),
+        Command::Push { target, path, name } => admin::push(&target, &path, name)?,
+        Command::List { target, json } => admin::list(&target, json)?,
+        Command::Show { target, name, json } => admin::show(&target, &name, json)?,
+        Command::Remove { target, name } => admin::remove(&target, &name)?,
+        Command::Processes { target, json, watch } => admin::processes(&target, json, watch)?,
+        Command::Logs { target, name, follow, since_s } => {
+            admin::logs(&target, &name, follow, since_s)?;
+        }
+        Command::Doctor { json } => return doctor::run(json),
+        Command::Helper(arguments) => helper::run(&arguments)?,
+        Command::Sample => sample::run()?,
+    }
+    Ok(ExitCode::Ok)
+}
+
+/// Prints to standard output. A reader that has seen enough ends the program, without complaint.
+pub(crate) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Prints a line to standard error.
+pub(crate) fn say(line: &str) {
+    // Nobody is left to tell if this fails.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}

@@ -1,0 +1,248 @@
+//! Zips: unpacked so that nothing they say can reach outside the directory they go to.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use super::tree::{Sum, Trouble, stays_inside};
+use crate::limits::{CODE_DEPTH_MAX, CODE_FILES_MAX};
+
+const BAD_ZIP: &str =
+    "Could not unzip uploaded file. Please check your file, then try to upload again.";
+
+fn bad(what: impl std::fmt::Display) -> Trouble {
+    Trouble::BadZip(format!("{BAD_ZIP} ({what})"))
+}
+
+/// Unpacks `zip`, which may hold `bytes_max` bytes of content, into the empty directory `to`.
+/// Returns the digest of what that holds then.
+pub fn unpack(zip: &Path, to: &Path, bytes_max: u64) -> Result<String, Trouble> {
+    let mut archive = zip::ZipArchive::new(File::open(zip)?).map_err(bad)?;
+    if archive.len() > CODE_FILES_MAX {
+        return Err(Trouble::TooMany);
+    }
+    // In the order of paths, so that the digest is that of the content and not of the zip.
+    let mut entries: Vec<(PathBuf, usize)> = Vec::new();
+    for index in 0..archive.len() {
+        let entry = archive.by_index_raw(index).map_err(bad)?;
+        entries.push((checked_path(&entry.name().map_err(bad)?)?, index));
+    }
+    entries.sort();
+    if let Some(pair) = entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(bad(format_args!("{} comes twice", pair[0].0.display())));
+    }
+    let mut sum = Sum::new(bytes_max);
+    let mut links = Vec::new();
+    for (path, index) in entries {
+        let mut entry = archive.by_index(index).map_err(bad)?;
+        let target = to.join(&path);
+        if entry.is_dir() {
+            make_directories(&mut sum, to, &path)?;
+            continue;
+        }
+        if let Some(parent) = path.parent() {
+            make_directories(&mut sum, to, parent)?;
+        }
+        // File type and permissions as Unix zips carry them; without them a plain file.
+        let mode = entry.unix_mode().unwrap_or(0o644);
+        match mode & 0o170_000 {
+            0 | 0o100_000 => sum.file(&path, mode & 0o111 != 0, &mut entry, &target)?,
+            0o120_000 => {
+                let mut text = String::new();
+                entry.by_ref().take(4096).read_to_string(&mut text).map_err(bad)?;
+                let link = PathBuf::from(text);
+                if !stays_inside(&path, &link) {
+                    return Err(bad(format_args!("link {} leads out", path.display())));
+                }
+                sum.link(&path, &link);
+                links.push((link, target));
+            }
+            _ => return Err(Trouble::NoFile(path)),
+        }
+    }
+    // Links come last: nothing is ever written through one.
+    for (link, target) in links {
+        symlink(&link, &target).map_err(|error| Trouble::Io(target, error))?;
+    }
+    Ok(sum.digest())
+}
+
+/// The path of an entry, if it is one below the directory it goes to.
+fn checked_path(name: &str) -> Result<PathBuf, Trouble> {
+    let parts: Vec<&str> =
+        name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let evil = name.starts_with('/') || name.contains(['\0', '\\']) || parts.contains(&"..");
+    if evil || parts.is_empty() {
+        return Err(bad(format_args!("entry {name:?} has no place here")));
+    }
+    if parts.len() > CODE_DEPTH_MAX {
+        return Err(Trouble::TooDeep);
+    }
+    Ok(parts.iter().collect())
+}
+
+/// Creates the directories down to `path`, as far as they are missing.
+fn make_directories(sum: &mut Sum, to: &Path, path: &Path) -> Result<(), Trouble> {
+    let mut so_far = PathBuf::new();
+    for part in path.components() {
+        so_far.push(part);
+        let directory = to.join(&so_far);
+        match fs::symlink_metadata(&directory) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Ok(_) => return Err(bad(format_args!("{} is not a directory", so_far.display()))),
+            Err(_) => {
+                fs::create_dir(&directory).map_err(|error| Trouble::Io(directory, error))?;
+                sum.directory(&so_far);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Packs a folder into a zip, as `hob push` sends it: stored, since it goes over a local socket.
+pub fn pack(folder: &Path, zip: &mut File) -> Result<(), Trouble> {
+    let staged = tempdir(folder)?;
+    let result = super::tree::copy(folder, &staged).and_then(|_| pack_tree(&staged, zip));
+    super::tree::remove(&staged)?;
+    result
+}
+
+/// A directory beside nothing of importance, removed by its maker.
+fn tempdir(near: &Path) -> Result<PathBuf, Trouble> {
+    let name = near.file_name().unwrap_or_default().display().to_string();
+    let path = std::env::temp_dir().join(format!("hob-push-{}-{name}", std::process::id()));
+    super::tree::remove(&path)?;
+    fs::create_dir(&path)?;
+    Ok(path)
+}
+
+fn pack_tree(root: &Path, zip: &mut File) -> Result<(), Trouble> {
+    use std::os::unix::fs::MetadataExt;
+    use zip::write::SimpleFileOptions;
+    let mut writer = zip::ZipWriter::new(zip);
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        let mut entries: Vec<_> = fs::read_dir(root.join(&folder))?.collect::<Result<_, _>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let relative = folder.join(entry.file_name());
+            let Some(name) = relative.to_str() else {
+                return Err(bad(format_args!("{} is not UTF-8", relative.display())));
+            };
+            let metadata = fs::symlink_metadata(entry.path())?;
+            let options = SimpleFileOptions::default()
+                .compression_method(zip::CompressionMethod::Stored)
+                .large_file(false)
+                .unix_permissions(metadata.mode() & 0o777);
+            if metadata.is_dir() {
+                writer.add_directory(name, options).map_err(bad)?;
+                folders.push(relative);
+            } else if metadata.is_symlink() {
+                let target = fs::read_link(entry.path())?;
+                writer.add_symlink(name, target.display().to_string(), options).map_err(bad)?;
+            } else {
+                writer.start_file(name, options).map_err(bad)?;
+                std::io::copy(&mut File::open(entry.path())?, &mut writer)?;
+            }
+        }
+    }
+    writer.finish().map_err(bad)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    use zip::write::SimpleFileOptions;
+
+    fn zip_of(entries: &[(&str, u32, &[u8])]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let mut writer = zip::ZipWriter::new(file.reopen().expect("a handle"));
+        for (name, mode, content) in entries {
+            let options = SimpleFileOptions::default()
+                .compression_method(zip::CompressionMethod::Deflated)
+                .unix_permissions(*mode);
+            if mode & 0o170_000 == 0o120_000 {
+                let target = String::from_utf8_lossy(content);
+                writer.add_symlink(*name, target, options).expect("a link");
+            } else {
+                writer.start_file(*name, options).expect("an entry");
+                writer.write_all(content).expect("written");
+            }
+        }
+        writer.finish().expect("finished");
+        file
+    }
+
+    fn unpacked(entries: &[(&str, u32, &[u8])]) -> (tempfile::TempDir, Result<String, Trouble>) {
+        let to = tempfile::tempdir().expect("a folder");
+        let result = unpack(zip_of(entries).path(), to.path(), 10_000);
+        (to, result)
+    }
+
+    #[test]
+    fn zips_from_real_life_unpack() {
+        let (to, result) = unpacked(&[
+            ("lib/deep/data", 0o644, b"content"),
+            ("bootstrap", 0o755, b"#!/bin/sh\n"),
+            ("link", 0o120_777, b"lib/deep/data"),
+        ]);
+        result.expect("unpacked");
+        let path = |name: &str| to.path().join(name);
+        assert_eq!(fs::read_to_string(path("link")).expect("there"), "content");
+        let mode = fs::metadata(path("bootstrap")).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o755);
+    }
+
+    #[test]
+    fn zips_that_reach_out_are_refused() {
+        for entries in [
+            &[("../evil", 0o644, &b"x"[..])][..],
+            &[("/etc/evil", 0o644, b"x")],
+            &[("a/../../evil", 0o644, b"x")],
+            &[("a\\..\\evil", 0o644, b"x")],
+            &[("link", 0o120_777, b"/etc/passwd")],
+            &[("link", 0o120_777, b"../outside")],
+            &[("a", 0o644, b"x"), ("./a", 0o644, b"y")],
+            &[("a", 0o644, b"x"), ("a/b", 0o644, b"y")],
+        ] {
+            let (to, result) = unpacked(entries);
+            assert!(result.is_err(), "{:?}", entries[0].0);
+            let beside = to.path().parent().expect("a parent").join("evil");
+            assert!(!beside.exists());
+        }
+        let to = tempfile::tempdir().expect("a folder");
+        let garbage = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(garbage.path(), b"PK nonsense").expect("written");
+        let trouble = unpack(garbage.path(), to.path(), 10_000).expect_err("refused").to_string();
+        assert!(trouble.starts_with("Could not unzip uploaded file."), "{trouble}");
+    }
+
+    #[test]
+    fn a_bomb_is_stopped_by_what_it_really_holds() {
+        let zeros = [0u8; 6_000];
+        let (_to, result) = unpacked(&[("a", 0o644, &zeros), ("b", 0o644, &zeros)]);
+        assert!(matches!(result, Err(Trouble::TooLarge)), "{result:?}");
+    }
+
+    #[test]
+    fn a_folder_packs_and_unpacks_to_the_same_code() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("lib")).expect("made");
+        fs::write(folder.path().join("lib/x"), "x").expect("written");
+        symlink("lib/x", folder.path().join("link")).expect("a link");
+        let mut zip = tempfile::tempfile().expect("a file");
+        pack(folder.path(), &mut zip).expect("packed");
+        let copy = tempfile::tempdir().expect("a folder");
+        let digest = super::super::tree::copy(folder.path(), copy.path()).expect("copied");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        use std::io::Seek;
+        zip.rewind().expect("rewound");
+        std::io::copy(&mut zip, &mut file.reopen().expect("a handle")).expect("written");
+        let to = tempfile::tempdir().expect("a folder");
+        assert_eq!(unpack(file.path(), to.path(), 10_000).expect("unpacked"), digest);
+    }
+}

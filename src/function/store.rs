@@ -1,0 +1,298 @@
+//! Functions on disk: code in directories named after their content, written once and never
+//! changed, and one small file for each function that says which of them is its own.
+//!
+//! ```text
+//! DATA/lock                 held by the server that uses this directory
+//! DATA/code/DIGEST/         one function's files
+//! DATA/code/.new-PID-N/     being written; removed at the next start
+//! DATA/folders/NAME         what a folder looked like, and its digest: unchanged folders are not read
+//! DATA/functions/NAME       the digest of a pushed function
+//! DATA/incoming/            zips on their way in
+//! ```
+//!
+//! Whatever takes long (hashing, copying, unpacking, waiting for the disk) is done by short-lived
+//! helper processes, hob itself under a hidden verb, so the server neither waits nor grows.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::tree::{self, Trouble};
+use crate::limits::CODE_BYTES_MAX;
+
+/// A data directory.
+#[derive(Clone, Debug)]
+pub struct Store {
+    data: PathBuf,
+}
+
+/// What a scan found of one function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The function's name.
+    pub name: String,
+    /// It was pushed, and has no folder.
+    pub pushed: bool,
+    /// The digest of its code, or what is wrong with its folder.
+    pub code: Result<String, String>,
+}
+
+impl Store {
+    /// The store in `data`, which need not exist yet.
+    pub fn new(data: &Path) -> Store {
+        Store { data: data.to_owned() }
+    }
+
+    /// Creates what is missing, and takes the lock that keeps other servers out. The lock holds
+    /// as long as the file is open.
+    pub fn open(&self) -> io::Result<File> {
+        for part in ["code", "folders", "functions", "incoming"] {
+            fs::create_dir_all(self.data.join(part))?;
+        }
+        let lock = File::options().create(true).append(true).open(self.data.join("lock"))?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(lock),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, "another server uses it"))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The directory itself.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Where the code with this digest is.
+    pub fn code(&self, digest: &str) -> PathBuf {
+        self.data.join("code").join(digest)
+    }
+
+    /// A path for a zip on its way in.
+    pub fn incoming(&self, serial: u128) -> PathBuf {
+        self.data.join("incoming").join(format!("{serial:032x}.zip"))
+    }
+
+    /// Brings the code of function folders in: of all in `folders`, or only of the ones in
+    /// `names`. Without names the pushed functions are told too.
+    pub fn scan(&self, folders: Option<&Path>, names: &[String]) -> io::Result<Vec<Found>> {
+        let mut found = Vec::new();
+        if let Some(folders) = folders {
+            let mut candidates = Vec::new();
+            for entry in fs::read_dir(folders)? {
+                let entry = entry?;
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                let wanted = names.is_empty() || names.contains(&name);
+                if wanted && entry.path().join("function.toml").exists() {
+                    candidates.push((name, entry.path()));
+                }
+            }
+            candidates.sort();
+            for (name, folder) in candidates {
+                let code = if super::name::is_name(&name) {
+                    self.bring_in(&name, &folder).map_err(|trouble| trouble.to_string())
+                } else {
+                    let allowed = "letters, digits, - and _, at most 64";
+                    Err(format!("{} is no function name, allowed: {allowed}", folder.display()))
+                };
+                found.push(Found { name, pushed: false, code });
+            }
+        }
+        if names.is_empty() {
+            found.extend(self.pushed()?);
+        }
+        Ok(found)
+    }
+
+    fn pushed(&self) -> io::Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.data.join("functions"))? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if !super::name::is_name(&name) {
+                continue;
+            }
+            let digest = fs::read_to_string(entry.path())?.trim().to_owned();
+            let code = if self.code(&digest).is_dir() {
+                Ok(digest)
+            } else {
+                Err(format!("its code {digest} is missing"))
+            };
+            found.push(Found { name, pushed: true, code });
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    /// The digest of a folder's files, which are in the store when this returns.
+    fn bring_in(&self, name: &str, folder: &Path) -> Result<String, Trouble> {
+        let note = self.data.join("folders").join(name);
+        for _ in 0..3 {
+            let look = tree::fingerprint(folder)?;
+            if let Ok(text) = fs::read_to_string(&note)
+                && let Some((before, digest)) = text.trim().split_once(' ')
+                && before == look
+                && self.code(digest).is_dir()
+            {
+                return Ok(digest.to_owned());
+            }
+            let digest = self.add(|new| tree::copy(folder, new))?;
+            // A file that changed while it was copied makes a mixture: once more.
+            if tree::fingerprint(folder)? == look {
+                write_whole(&note, format!("{look} {digest}\n").as_bytes())?;
+                return Ok(digest);
+            }
+        }
+        Err(Trouble::Changing(folder.to_owned()))
+    }
+
+    /// Unpacks a zip, and removes it. Its digest.
+    pub fn unpack(&self, zip: &Path) -> Result<String, Trouble> {
+        let digest = self.add(|new| super::package::unpack(zip, new, CODE_BYTES_MAX));
+        fs::remove_file(zip)?;
+        digest
+    }
+
+    /// Adds a directory that `fill` makes, under the digest that it returns.
+    fn add(&self, fill: impl FnOnce(&Path) -> Result<String, Trouble>) -> Result<String, Trouble> {
+        let code = self.data.join("code");
+        let new = code.join(format!(".new-{}", std::process::id()));
+        let made = tree::remove(&new).and_then(|()| fs::create_dir(&new)).map_err(Trouble::from);
+        let digest = made.and_then(|()| fill(&new));
+        let digest = match digest {
+            Ok(digest) => digest,
+            Err(trouble) => {
+                tree::remove(&new)?;
+                return Err(trouble);
+            }
+        };
+        let place = self.code(&digest);
+        if place.is_dir() {
+            tree::remove(&new)?;
+        } else {
+            File::open(&new)?.sync_all()?;
+            fs::rename(&new, &place)?;
+            File::open(&code)?.sync_all()?;
+        }
+        Ok(digest)
+    }
+
+    /// Makes the code with this digest the pushed function `name`, for good.
+    pub fn commit(&self, name: &str, digest: &str) -> io::Result<()> {
+        write_whole(&self.data.join("functions").join(name), format!("{digest}\n").as_bytes())
+    }
+
+    /// Forgets a pushed function.
+    pub fn forget(&self, name: &str) -> io::Result<()> {
+        let functions = self.data.join("functions");
+        match fs::remove_file(functions.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => File::open(functions)?.sync_all(),
+        }
+    }
+
+    /// Removes code that nothing names, and what a cut-off helper left. Only while no function
+    /// runs.
+    pub fn clean(&self) -> io::Result<()> {
+        let mut named = Vec::new();
+        for part in ["functions", "folders"] {
+            for entry in fs::read_dir(self.data.join(part))? {
+                let text = fs::read_to_string(entry?.path())?;
+                named.extend(text.split_whitespace().next_back().map(str::to_owned));
+            }
+        }
+        for entry in fs::read_dir(self.data.join("code"))? {
+            let entry = entry?;
+            if !named.iter().any(|digest| **digest == *entry.file_name()) {
+                tree::remove(&entry.path())?;
+            }
+        }
+        for entry in fs::read_dir(self.data.join("incoming"))? {
+            fs::remove_file(entry?.path())?;
+        }
+        Ok(())
+    }
+}
+
+/// Replaces a file by one with this content; a power cut leaves the old one or the new one.
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default();
+    let new = path.with_file_name(format!(".{}.new", name.display()));
+    let mut file = File::create(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function(root: &Path, name: &str, content: &str) {
+        let folder = root.join(name);
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join("function.toml"), "runtime = \"exec\"").expect("written");
+        fs::write(folder.join("run"), content).expect("written");
+    }
+
+    #[test]
+    fn folders_come_in_by_content_and_unchanged_ones_are_not_read_again() {
+        let (data, root) = (tempfile::tempdir().expect("data"), tempfile::tempdir().expect("root"));
+        let store = Store::new(data.path());
+        let _lock = store.open().expect("open");
+        function(root.path(), "one", "a");
+        function(root.path(), "two", "a");
+        function(root.path(), "bad name", "a");
+        fs::create_dir(root.path().join("no-function")).expect("a folder");
+        let found = store.scan(Some(root.path()), &[]).expect("scanned");
+        let digest = |n: usize, found: &[Found]| found[n].code.clone().expect("good");
+        assert_eq!(found.len(), 3);
+        assert!(found[0].code.is_err(), "{found:?}");
+        assert_eq!(digest(1, &found), digest(2, &found), "same content, same code");
+        let code = store.code(&digest(1, &found));
+        assert_eq!(fs::read_to_string(code.join("run")).expect("there"), "a");
+        let note = fs::read(data.path().join("folders/one")).expect("a note");
+        store.scan(Some(root.path()), &[]).expect("scanned");
+        assert_eq!(fs::read(data.path().join("folders/one")).expect("a note"), note);
+        function(root.path(), "one", "b");
+        let again = store.scan(Some(root.path()), &["one".to_owned()]).expect("scanned");
+        assert_ne!(digest(0, &again), digest(1, &found));
+        assert!(code.is_dir(), "the old code stays for those that run it");
+    }
+
+    #[test]
+    fn what_nothing_names_is_cleaned_and_the_rest_stays() {
+        let (data, root) = (tempfile::tempdir().expect("data"), tempfile::tempdir().expect("root"));
+        let store = Store::new(data.path());
+        let _lock = store.open().expect("open");
+        function(root.path(), "one", "a");
+        let old = store.scan(Some(root.path()), &[]).expect("scanned")[0].code.clone();
+        function(root.path(), "one", "b");
+        let new = store.scan(Some(root.path()), &[]).expect("scanned")[0].code.clone();
+        fs::create_dir_all(data.path().join("code/.new-1/x")).expect("a rest");
+        fs::write(store.incoming(1), "zip").expect("a rest");
+        store.commit("pushed", &new.clone().expect("good")).expect("committed");
+        store.clean().expect("cleaned");
+        assert!(!store.code(&old.expect("good")).exists());
+        assert!(store.code(&new.clone().expect("good")).is_dir());
+        assert!(!data.path().join("code/.new-1").exists());
+        let pushed = store.scan(None, &[]).expect("scanned");
+        assert_eq!(pushed, [Found { name: "pushed".into(), pushed: true, code: new }]);
+        store.forget("pushed").expect("forgotten");
+        store.forget("pushed").expect("twice is fine");
+        assert!(store.scan(None, &[]).expect("scanned").is_empty());
+    }
+
+    #[test]
+    fn one_server_at_a_time() {
+        let data = tempfile::tempdir().expect("data");
+        let store = Store::new(data.path());
+        let lock = store.open().expect("open");
+        let busy = store.open().expect_err("locked");
+        assert!(busy.to_string().contains("another server"), "{busy}");
+        drop(lock);
+        store.open().expect("free again");
+    }
+}

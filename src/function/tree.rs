@@ -1,0 +1,334 @@
+//! Directory trees: copied, hashed, and looked at cheaply to see whether they changed.
+
+use std::fmt;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Component, Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::limits::{CODE_BYTES_MAX, CODE_DEPTH_MAX, CODE_FILES_MAX};
+
+/// Why code is not taken in.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The disk, or a permission.
+    Io(PathBuf, io::Error),
+    /// More than Lambda allows.
+    TooLarge,
+    /// More files than this store takes.
+    TooMany,
+    /// Directories in directories in directories.
+    TooDeep,
+    /// A device, a pipe, a socket.
+    NoFile(PathBuf),
+    /// It changes faster than it can be read.
+    Changing(PathBuf),
+    /// Not a zip, or not one that can be unpacked; with what is wrong.
+    BadZip(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Io(path, error) if path.as_os_str().is_empty() => write!(f, "{error}"),
+            Trouble::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            Trouble::TooLarge => {
+                write!(f, "Unzipped size must be smaller than {CODE_BYTES_MAX} bytes")
+            }
+            Trouble::TooMany => write!(f, "more than {CODE_FILES_MAX} files"),
+            Trouble::TooDeep => write!(f, "more than {CODE_DEPTH_MAX} directories deep"),
+            Trouble::NoFile(path) => write!(f, "{} is not a plain file", path.display()),
+            Trouble::Changing(path) => write!(f, "{} keeps changing", path.display()),
+            Trouble::BadZip(what) => write!(f, "{what}"),
+        }
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Trouble {
+        Trouble::Io(PathBuf::new(), error)
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> Trouble + '_ {
+    move |error| Trouble::Io(path.to_owned(), error)
+}
+
+/// What a tree holds at one path.
+enum Node {
+    Directory,
+    File(Metadata),
+    /// A link whose target lies inside the tree.
+    Link(PathBuf),
+}
+
+/// Walks a tree in the order of its paths. Links that lead out of the tree count as what they
+/// lead to, so that a function may use a program which is built elsewhere.
+fn walk(
+    root: &Path,
+    visit: &mut dyn FnMut(&Path, &Path, &Node) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
+    let mut count = 0;
+    descend(root, Path::new(""), &mut count, visit)
+}
+
+fn descend(
+    directory: &Path,
+    relative: &Path,
+    count: &mut usize,
+    visit: &mut dyn FnMut(&Path, &Path, &Node) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
+    if relative.components().count() > CODE_DEPTH_MAX {
+        return Err(Trouble::TooDeep);
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(at(directory))? {
+        names.push(entry.map_err(at(directory))?.file_name());
+    }
+    names.sort();
+    for name in names {
+        if name == ".git" {
+            continue;
+        }
+        *count += 1;
+        if *count > CODE_FILES_MAX {
+            return Err(Trouble::TooMany);
+        }
+        let (path, relative) = (directory.join(&name), relative.join(&name));
+        let mut metadata = fs::symlink_metadata(&path).map_err(at(&path))?;
+        if metadata.is_symlink() {
+            let target = fs::read_link(&path).map_err(at(&path))?;
+            if stays_inside(&relative, &target) {
+                visit(&path, &relative, &Node::Link(target))?;
+                continue;
+            }
+            metadata = fs::metadata(&path).map_err(at(&path))?;
+        }
+        if metadata.is_dir() {
+            visit(&path, &relative, &Node::Directory)?;
+            descend(&path, &relative, count, visit)?;
+        } else if metadata.is_file() {
+            visit(&path, &relative, &Node::File(metadata))?;
+        } else {
+            return Err(Trouble::NoFile(path));
+        }
+    }
+    Ok(())
+}
+
+/// True if a link at `link` (relative to the tree) to `target` does not leave the tree.
+pub fn stays_inside(link: &Path, target: &Path) -> bool {
+    let mut depth = link.components().count() - 1;
+    for part in target.components() {
+        match part {
+            Component::Normal(_) => depth += 1,
+            Component::CurDir => {}
+            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return false,
+        }
+    }
+    true
+}
+
+/// What a tree looks like from outside: names, sizes and times, and no content.
+pub fn fingerprint(root: &Path) -> Result<String, Trouble> {
+    let mut hash = Sha256::new();
+    walk(root, &mut |_, relative, node| {
+        hash.update(relative.as_os_str().as_bytes());
+        match node {
+            Node::Directory => hash.update(b"\0d"),
+            Node::Link(target) => {
+                hash.update(b"\0l");
+                hash.update(target.as_os_str().as_bytes());
+            }
+            Node::File(metadata) => {
+                hash.update(b"\0f");
+                let times = [
+                    metadata.mtime(),
+                    metadata.mtime_nsec(),
+                    metadata.ctime(),
+                    metadata.ctime_nsec(),
+                ];
+                for number in times {
+                    hash.update(number.to_le_bytes());
+                }
+                for number in
+                    [metadata.len(), metadata.ino(), metadata.dev(), metadata.mode().into()]
+                {
+                    hash.update(number.to_le_bytes());
+                }
+            }
+        }
+        hash.update(b"\0");
+        Ok(())
+    })?;
+    Ok(hex(&hash.finalize()))
+}
+
+/// Copies a tree into the empty directory `to`, and returns the digest of what it holds.
+pub fn copy(root: &Path, to: &Path) -> Result<String, Trouble> {
+    let mut sum = Sum::new(CODE_BYTES_MAX);
+    walk(root, &mut |path, relative, node| {
+        let target = to.join(relative);
+        match node {
+            Node::Directory => {
+                sum.directory(relative);
+                fs::create_dir(&target).map_err(at(&target))
+            }
+            Node::Link(link) => {
+                sum.link(relative, link);
+                symlink(link, &target).map_err(at(&target))
+            }
+            Node::File(metadata) => {
+                let executable = metadata.permissions().mode() & 0o111 != 0;
+                let mut source = File::open(path).map_err(at(path))?;
+                sum.file(relative, executable, &mut source, &target)
+            }
+        }
+    })?;
+    Ok(sum.digest())
+}
+
+/// The digest of a tree under construction, and its size so far.
+pub struct Sum {
+    hash: Sha256,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl Sum {
+    /// Nothing yet, and at most so many bytes of content.
+    pub fn new(bytes_max: u64) -> Sum {
+        Sum { hash: Sha256::new(), bytes: 0, bytes_max }
+    }
+
+    fn entry(&mut self, kind: u8, path: &Path) {
+        let path = path.as_os_str().as_bytes();
+        self.hash.update([kind]);
+        self.hash.update((path.len() as u64).to_le_bytes());
+        self.hash.update(path);
+    }
+
+    /// Counts a directory.
+    pub fn directory(&mut self, path: &Path) {
+        self.entry(b'd', path);
+    }
+
+    /// Counts a link.
+    pub fn link(&mut self, path: &Path, target: &Path) {
+        self.entry(b'l', path);
+        self.entry(b't', target);
+    }
+
+    /// Counts a file, and writes it to `target` for good.
+    pub fn file(
+        &mut self,
+        path: &Path,
+        executable: bool,
+        source: &mut impl Read,
+        target: &Path,
+    ) -> Result<(), Trouble> {
+        self.entry(if executable { b'x' } else { b'f' }, path);
+        let mut file = File::create_new(target).map_err(at(target))?;
+        let mut chunk = vec![0; 64 * 1024];
+        let mut length = 0u64;
+        loop {
+            let n = match source.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Trouble::Io(path.to_owned(), error)),
+            };
+            self.bytes += n as u64;
+            length += n as u64;
+            if self.bytes > self.bytes_max {
+                return Err(Trouble::TooLarge);
+            }
+            self.hash.update(&chunk[..n]);
+            file.write_all(&chunk[..n]).map_err(at(target))?;
+        }
+        // The length behind the content closes it off against the next entry.
+        self.hash.update(length.to_le_bytes());
+        let mode = if executable { 0o755 } else { 0o644 };
+        file.set_permissions(fs::Permissions::from_mode(mode)).map_err(at(target))?;
+        file.sync_all().map_err(at(target))
+    }
+
+    /// The digest of all that was counted.
+    pub fn digest(self) -> String {
+        hex(&self.hash.finalize())
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Removes a file or a whole tree; nothing there is fine.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_keep_content_execute_bits_and_inner_links() {
+        let outside = tempfile::tempdir().expect("a folder");
+        fs::write(outside.path().join("tool"), "built elsewhere").expect("written");
+        let root = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| root.path().join(name);
+        fs::create_dir_all(path("lib/deep")).expect("folders");
+        fs::write(path("lib/deep/run"), "x").expect("written");
+        fs::set_permissions(path("lib/deep/run"), fs::Permissions::from_mode(0o700)).expect("set");
+        symlink("lib/deep/run", path("inner")).expect("a link");
+        symlink(outside.path().join("tool"), path("outer")).expect("a link");
+        let (one, two) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+        let digest = copy(root.path(), one.path()).expect("copied");
+        let copied = |name: &str| one.path().join(name);
+        assert_eq!(fs::metadata(copied("lib/deep/run")).expect("there").mode() & 0o777, 0o755);
+        assert!(fs::symlink_metadata(copied("inner")).expect("there").is_symlink());
+        assert_eq!(fs::read_to_string(copied("inner")).expect("there"), "x");
+        assert!(fs::symlink_metadata(copied("outer")).expect("there").is_file());
+        assert_eq!(fs::read_to_string(copied("outer")).expect("there"), "built elsewhere");
+        assert_eq!(copy(one.path(), two.path()).expect("copied").len(), digest.len());
+        fs::write(path("lib/deep/run"), "y").expect("written");
+        let three = tempfile::tempdir().expect("three");
+        assert_ne!(copy(root.path(), three.path()).expect("copied"), digest);
+    }
+
+    #[test]
+    fn a_dangling_link_that_leads_out_is_told_by_its_path() {
+        let root = tempfile::tempdir().expect("a folder");
+        symlink("../nothing/here", root.path().join("handler")).expect("a link");
+        let to = tempfile::tempdir().expect("a folder");
+        let trouble = copy(root.path(), to.path()).expect_err("refused").to_string();
+        assert!(trouble.contains("handler: No such file"), "{trouble}");
+    }
+
+    #[test]
+    fn links_are_judged_by_where_they_lead() {
+        for (link, target, inside) in [
+            ("a", "b", true),
+            ("a/b", "../c", true),
+            ("a/b", "../../c", false),
+            ("a", "/etc/passwd", false),
+            ("a", "b/../../c", false),
+            ("a/b", "./x/../../c", true),
+        ] {
+            assert_eq!(stays_inside(Path::new(link), Path::new(target)), inside, "{link} {target}");
+        }
+    }
+}

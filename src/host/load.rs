@@ -1,0 +1,119 @@
+//! From a directory with code to a function that can be invoked.
+
+use std::future::poll_fn;
+use std::path::Path;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use super::Host;
+use super::catalog::{Function, Source, Version};
+use crate::function::config::FunctionConfig;
+use crate::limits::LOAD_WAIT_MS;
+use crate::pool::FunctionId;
+use crate::runtime::launch::prepare;
+
+impl Host {
+    /// Reads the function `name` whose code is in `code`. What is wrong with it is part of the
+    /// result; nothing is put in force yet.
+    pub fn load(&self, name: &str, source: Source, code: &Path) -> Function {
+        // Complaints speak of the file that the user wrote, not of our copy.
+        let file = match &source {
+            Source::Folder(folder) => folder.join("function.toml").display().to_string(),
+            Source::Pushed => format!("{name}/function.toml"),
+        };
+        let (id, state) = self.read(name, &file, code);
+        Function { name: name.into(), id, source, state }
+    }
+
+    /// A function that is refused before its code was looked at.
+    pub fn refused(&self, name: &str, source: Source, why: String) -> Function {
+        let id = self.catalog.borrow().function_id(name).unwrap_or(FunctionId(0));
+        Function { name: name.into(), id, source, state: Err(vec![why]) }
+    }
+
+    fn read(
+        &self,
+        name: &str,
+        file: &str,
+        code: &Path,
+    ) -> (FunctionId, Result<Rc<Version>, Vec<String>>) {
+        let catalog = self.catalog.borrow();
+        let full = |_| vec![format!("{file}: the server knows too many functions already")];
+        let (id, number) = match (catalog.function_id(name), catalog.version_id()) {
+            (Ok(id), Ok(number)) => (id, number),
+            (Err(error), _) | (_, Err(error)) => return (FunctionId(0), Err(full(error))),
+        };
+        let text = match std::fs::read_to_string(code.join("function.toml")) {
+            Ok(text) => text,
+            Err(error) => return (id, Err(vec![format!("{file}: {error}")])),
+        };
+        let config = match FunctionConfig::parse(file, &text) {
+            Ok(config) => config,
+            Err(issues) => return (id, Err(issues.iter().map(ToString::to_string).collect())),
+        };
+        let label = "$LATEST";
+        let launch = match prepare(&self.facts, name, label, &config, code) {
+            Ok(launch) => launch,
+            Err(why) => return (id, Err(vec![format!("{file}: {why}")])),
+        };
+        let version = Version {
+            id: number,
+            function: id,
+            name: name.into(),
+            label,
+            config,
+            code: code.to_owned(),
+            launch,
+            init_error: Default::default(),
+        };
+        (id, Ok(Rc::new(version)))
+    }
+
+    /// Puts a function in force and tells the operator about it.
+    pub fn install(self: &Rc<Self>, function: Function) {
+        let name = Rc::clone(&function.name);
+        match &function.state {
+            Ok(version) => {
+                log::info!("function {name}: {} ready", version.config.runtime.id());
+                let later = &version.config.not_in_force;
+                if !later.is_empty() {
+                    let keys = later.join(", ");
+                    log::warn!("function {name}: not yet in force in this build: {keys}");
+                }
+            }
+            Err(issues) => {
+                for issue in issues {
+                    log::warn!("function {name}: {issue}");
+                }
+            }
+        }
+        self.put(function);
+    }
+
+    /// All functions were read.
+    pub fn loaded(&self) {
+        for waker in self.loading.take().into_iter().flatten() {
+            waker.wake();
+        }
+    }
+
+    /// Waits, for a moment at the most, until the function `name` was read at start.
+    pub async fn know(&self, name: &str) {
+        let known =
+            || self.loading.borrow().is_none() || self.catalog.borrow().function(name).is_some();
+        if known() {
+            return;
+        }
+        let read = poll_fn(|cx| {
+            if known() {
+                return Poll::Ready(());
+            }
+            if let Some(waiting) = &mut *self.loading.borrow_mut() {
+                waiting.push(Waker::clone(cx.waker()));
+            }
+            Poll::Pending
+        });
+        let until = self.reactor.now().after_ms(LOAD_WAIT_MS);
+        self.reactor.by(until, read).await;
+    }
+}

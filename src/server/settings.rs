@@ -1,0 +1,423 @@
+//! `hob.toml`, `HOB_*` variables and flags: one table of keys, read three ways.
+//!
+//! A flag wins over a variable, a variable over the file, the file over the defaults.
+
+use std::path::{Path, PathBuf};
+
+use crate::api::auth::Auth;
+use crate::config::{Section, Source};
+use crate::error::Error;
+use crate::function::name::Home;
+use crate::host::catalog::Defaults;
+use crate::host::process::Reaper;
+use crate::limits::{DRAIN_LIMIT_S_DEFAULT, SLOTS_DEFAULT, SLOTS_MAX};
+
+/// What a key holds.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// A whole number in a range.
+    Integer(i64, i64),
+    /// Text that a check accepts; and in words what it accepts.
+    Text(fn(&str) -> bool, &'static str),
+    /// One of a few words.
+    Choice(&'static [&'static str]),
+}
+
+/// One key of `hob.toml`, and its flag.
+pub struct Key {
+    /// In the file; in upper case with `HOB_` in front, the variable.
+    pub name: &'static str,
+    /// On the command line.
+    pub flag: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// One line for `hob help serve`.
+    pub help: &'static str,
+}
+
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+fn is_path(text: &str) -> bool {
+    !text.is_empty() && !text.contains('\0')
+}
+
+fn is_region(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+const PATH: Kind = Kind::Text(is_path, "a path");
+
+/// Every key that may stand at the top of `hob.toml`.
+pub const KEYS: [Key; 12] = [
+    Key {
+        name: "listen",
+        flag: "listen",
+        kind: Kind::Text(is_address, "HOST:PORT"),
+        help: "TCP address (127.0.0.1:4620)",
+    },
+    Key { name: "socket", flag: "socket", kind: PATH, help: "Unix socket for the command line" },
+    Key { name: "data", flag: "data", kind: PATH, help: "directory for code and state" },
+    Key { name: "functions", flag: "functions", kind: PATH, help: "directory of function folders" },
+    Key {
+        name: "board",
+        flag: "board",
+        kind: Kind::Text(is_path, "auto, or a board"),
+        help: "board profile",
+    },
+    Key {
+        name: "slots",
+        flag: "slots",
+        kind: Kind::Integer(1, SLOTS_MAX as i64),
+        help: "processes at one time (16)",
+    },
+    Key {
+        name: "queue_wait_ms",
+        flag: "queue-wait",
+        kind: Kind::Integer(0, 900_000),
+        help: "wait for a free worker, milliseconds (1000)",
+    },
+    Key {
+        name: "idle_timeout_s",
+        flag: "idle-timeout",
+        kind: Kind::Integer(0, 86_400),
+        help: "stop workers idle for so many seconds (600)",
+    },
+    Key {
+        name: "drain_limit_s",
+        flag: "drain-limit",
+        kind: Kind::Integer(0, 900),
+        help: "let invocations finish for so many seconds at the end (60)",
+    },
+    Key {
+        name: "region",
+        flag: "region",
+        kind: Kind::Text(is_region, "lower case letters, digits and -"),
+        help: "region in ARNs (us-east-1)",
+    },
+    Key {
+        name: "account",
+        flag: "account",
+        kind: Kind::Text(is_account, "twelve digits"),
+        help: "account in ARNs (000000000000)",
+    },
+    Key {
+        name: "reaper",
+        flag: "reaper",
+        kind: Kind::Choice(&["auto", "pidfd", "sigchld"]),
+        help: "how exits become known (auto)",
+    },
+];
+
+/// A key's value, from wherever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Value {
+    Number(i64),
+    Text(String),
+}
+
+/// Everything a server is told at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// TCP address.
+    pub listen: String,
+    /// Unix socket.
+    pub socket: PathBuf,
+    /// Code and state.
+    pub data: PathBuf,
+    /// Function folders.
+    pub functions: Option<PathBuf>,
+    /// Processes at one time.
+    pub slots: u16,
+    /// Limits that hold where a function says nothing.
+    pub defaults: Defaults,
+    /// How long running invocations get at the end.
+    pub drain_limit_s: u32,
+    /// Region and account.
+    pub home: Home,
+    /// How exits become known; `None`: whatever this kernel has.
+    pub reaper: Option<Reaper>,
+    /// Who may call.
+    pub auth: Auth,
+    /// Keys that were given and that this build does not act upon yet.
+    pub not_in_force: Vec<&'static str>,
+}
+
+impl Settings {
+    /// What holds when nobody says anything.
+    pub fn new() -> Settings {
+        let root = rustix::process::geteuid().is_root();
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let home = || variable("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+        let data = if root {
+            PathBuf::from("/var/lib/hob")
+        } else {
+            variable("XDG_STATE_HOME")
+                .map_or_else(|| home().join(".local/state"), PathBuf::from)
+                .join("hob")
+        };
+        let etc = Path::new("/etc/hob/functions");
+        Settings {
+            listen: "127.0.0.1:4620".into(),
+            socket: default_socket(),
+            data,
+            functions: (root && etc.is_dir()).then(|| etc.to_owned()),
+            slots: SLOTS_DEFAULT,
+            defaults: Defaults::default(),
+            drain_limit_s: DRAIN_LIMIT_S_DEFAULT,
+            home: Home { region: "us-east-1".into(), account: "000000000000".into() },
+            reaper: None,
+            auth: Auth::Open,
+            not_in_force: Vec::new(),
+        }
+    }
+
+    /// Reads the file, the environment and the flags, in this order.
+    pub fn read(
+        config: Option<&Path>,
+        flags: &[(&'static str, String)],
+    ) -> Result<Settings, Error> {
+        let mut settings = Settings::new();
+        let standard = default_config();
+        if let Some(path) = config.or_else(|| standard.exists().then_some(&standard)) {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Error::usage(format!("read configuration {}: {error}", path.display()))
+            })?;
+            let file = path.display().to_string();
+            let read = Source::new(&file, &text).read(|section| settings.read_file(section));
+            read.map_err(|issues| {
+                let lines: Vec<String> = issues.iter().map(ToString::to_string).collect();
+                Error::usage(lines.join("\n"))
+            })?;
+        }
+        for key in &KEYS {
+            let variable = format!("HOB_{}", key.name.to_ascii_uppercase());
+            if let Ok(text) = std::env::var(&variable) {
+                settings.set_text(key, &variable, &text)?;
+            }
+        }
+        if let Ok(token) = std::env::var("HOB_TOKEN") {
+            settings.auth = Auth::Token(Some(Auth::digest(&token)));
+        }
+        for (name, text) in flags {
+            let key = KEYS.iter().find(|key| key.name == *name).expect("flags come from KEYS");
+            settings.set_text(key, &format!("--{}", key.flag), text)?;
+        }
+        Ok(settings)
+    }
+
+    fn read_file(&mut self, section: &Section<'_>) {
+        for key in &KEYS {
+            let value = match key.kind {
+                Kind::Integer(low, high) => {
+                    section.integer(key.name, low..=high).map(Value::Number)
+                }
+                Kind::Text(check, allowed) => {
+                    section.text(key.name, allowed, check).map(|text| Value::Text(text.to_owned()))
+                }
+                Kind::Choice(words) => {
+                    section.choice(key.name, words).map(|n| Value::Text(words[n].to_owned()))
+                }
+            };
+            if let Some(value) = value {
+                self.set(key.name, value);
+            }
+        }
+        if let Some(auth) = section.table("auth", read_auth) {
+            self.auth = auth.0;
+            self.not_in_force.extend(auth.1);
+        }
+        if section.table("mqtt", read_mqtt).is_some() {
+            self.not_in_force.push("mqtt");
+        }
+    }
+
+    /// Sets a key from text, as it comes from a flag or a variable.
+    fn set_text(&mut self, key: &Key, place: &str, text: &str) -> Result<(), Error> {
+        let bad = |allowed: &str| {
+            Error::usage(format!("{place}: {text:?} is not valid, allowed: {allowed}"))
+        };
+        let value = match key.kind {
+            Kind::Integer(low, high) => {
+                let number = text.parse().ok().filter(|n| (low..=high).contains(n));
+                Value::Number(number.ok_or_else(|| bad(&format!("{low}..{high}")))?)
+            }
+            Kind::Text(check, allowed) if !check(text) => return Err(bad(allowed)),
+            Kind::Choice(words) if !words.contains(&text) => return Err(bad(&words.join(", "))),
+            Kind::Text(..) | Kind::Choice(_) => Value::Text(text.to_owned()),
+        };
+        self.set(key.name, value);
+        Ok(())
+    }
+
+    /// Sets a key to a value that was checked.
+    fn set(&mut self, name: &str, value: Value) {
+        match (name, value) {
+            ("listen", Value::Text(text)) => self.listen = text,
+            ("socket", Value::Text(text)) => self.socket = text.into(),
+            ("data", Value::Text(text)) => self.data = text.into(),
+            ("functions", Value::Text(text)) => self.functions = Some(text.into()),
+            ("board", Value::Text(text)) if text == "auto" => {}
+            ("board", Value::Text(_)) => self.not_in_force.push("board"),
+            ("slots", Value::Number(n)) => self.slots = u16::try_from(n).unwrap_or(u16::MAX),
+            ("queue_wait_ms", Value::Number(n)) => {
+                self.defaults.queue_wait_ms = u32::try_from(n).unwrap_or(u32::MAX);
+            }
+            ("idle_timeout_s", Value::Number(n)) => {
+                self.defaults.idle_timeout_s = u32::try_from(n).unwrap_or(u32::MAX);
+            }
+            ("drain_limit_s", Value::Number(n)) => {
+                self.drain_limit_s = u32::try_from(n).unwrap_or(u32::MAX);
+            }
+            ("region", Value::Text(text)) => self.home.region = text,
+            ("account", Value::Text(text)) => self.home.account = text,
+            ("reaper", Value::Text(text)) => {
+                self.reaper = match text.as_str() {
+                    "pidfd" => Some(Reaper::Pidfd),
+                    "sigchld" => Some(Reaper::Sigchld),
+                    _ => None,
+                };
+            }
+            (name, value) => unreachable!("{name} = {value:?} passed its check"),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings::new()
+    }
+}
+
+/// Where the command line looks for the server unless told otherwise.
+pub fn default_socket() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/run/hob/hob.sock");
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
+        Some(directory) => Path::new(&directory).join("hob.sock"),
+        None => {
+            let user = rustix::process::geteuid().as_raw();
+            std::env::temp_dir().join(format!("hob-{user}")).join("hob.sock")
+        }
+    }
+}
+
+fn default_config() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/etc/hob/hob.toml");
+    }
+    let home = || std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+    std::env::var_os("XDG_CONFIG_HOME")
+        .filter(|value| !value.is_empty())
+        .map_or_else(|| home().join(".config"), PathBuf::from)
+        .join("hob/hob.toml")
+}
+
+fn read_auth(section: &Section<'_>) -> (Auth, Option<&'static str>) {
+    let some = |text: &str| !text.is_empty();
+    let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let keys = section.tables("keys", |key| {
+        for name in ["id", "secret"] {
+            if key.text(name, "text", some).is_none() && !key.has(name) {
+                key.refuse(name, "is missing");
+            }
+        }
+        key.choice("scope", &["admin", "invoke"]);
+        key.texts("functions", "function names, or *", some);
+    });
+    let token = section.text("token", "text", some).map(Auth::digest);
+    let digest = section.text("token_sha256", "64 hexadecimal digits", is_digest).map(|text| {
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).unwrap_or_default();
+            *byte = u8::from_str_radix(pair, 16).unwrap_or_default();
+        }
+        digest
+    });
+    if token.is_some() && digest.is_some() {
+        section.refuse("token_sha256", "goes without token");
+    }
+    (Auth::Token(token.or(digest)), keys.map(|_| "auth.keys"))
+}
+
+fn read_mqtt(section: &Section<'_>) {
+    let is_broker = |text: &str| text.starts_with("mqtt://") || text.starts_with("mqtts://");
+    section.text("broker", "mqtt://HOST:PORT or mqtts://HOST:PORT", is_broker);
+    if !section.has("broker") {
+        section.refuse("broker", "is missing");
+    }
+    for key in ["user", "password", "client_id", "ca", "group"] {
+        section.text(key, "text", |text| !text.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, flags: &[(&'static str, &str)]) -> Result<Settings, Error> {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("written");
+        let flags: Vec<_> = flags.iter().map(|(n, v)| (*n, (*v).to_owned())).collect();
+        Settings::read(Some(file.path()), &flags)
+    }
+
+    #[test]
+    fn the_whole_file_is_read_and_flags_win() {
+        let text = r#"
+listen = "127.0.0.1:1"
+socket = "/s"
+data = "/d"
+functions = "/f"
+board = "auto"
+slots = 4
+queue_wait_ms = 5
+idle_timeout_s = 6
+drain_limit_s = 7
+region = "eu-west-1"
+account = "123456789012"
+reaper = "sigchld"
+[auth]
+keys = [{ id = "AKIA", secret = "s", scope = "admin", functions = ["*"] }]
+token = "t"
+[mqtt]
+broker = "mqtt://host:1883"
+user = "u"
+password = "p"
+client_id = "c"
+ca = "/ca"
+group = "hob"
+"#;
+        let settings = read(text, &[("slots", "8")]).expect("valid");
+        assert_eq!((settings.slots, settings.drain_limit_s), (8, 7));
+        assert_eq!(settings.defaults, Defaults { queue_wait_ms: 5, idle_timeout_s: 6 });
+        assert_eq!(settings.auth, Auth::Token(Some(Auth::digest("t"))));
+        assert_eq!(settings.not_in_force, ["auth.keys", "mqtt"]);
+        assert_eq!(settings.reaper, Some(Reaper::Sigchld));
+    }
+
+    #[test]
+    fn bad_settings_name_their_place() {
+        for (text, flags, complaint) in [
+            ("slots = 0", &[][..], ":1: slots: 0 is out of range, allowed: 1..256"),
+            ("listn = 1", &[], ":1: listn: unknown key, allowed: account, auth, board, data, "),
+            ("account = \"1\"", &[], ":1: account: \"1\" is not valid, allowed: twelve digits"),
+            ("[auth]\nkeys = [{ id = \"a\" }]", &[], ":2: auth.keys.secret: is missing"),
+            ("[mqtt]\nuser = \"a\"", &[], ":1: mqtt.broker: is missing"),
+            ("", &[("slots", "x")], "--slots: \"x\" is not valid, allowed: 1..256"),
+            ("", &[("listen", "80")], "--listen: \"80\" is not valid, allowed: HOST:PORT"),
+        ] {
+            let error = read(text, flags).expect_err(complaint);
+            assert!(error.message.contains(complaint), "{}", error.message);
+            assert_eq!(error.code, crate::error::ExitCode::Usage);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The doors' sockets, bound with care: no second server, no stale file, no port that is open to
+//! the network by accident.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::api::auth::Auth;
+use crate::error::Error;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 256;
+
+/// Binds the TCP port.
+pub fn tcp(listen: &str, auth: &Auth) -> Result<(OwnedFd, SocketAddr), Error> {
+    let fail = |cause: &dyn std::fmt::Display| Error::doing("listen on", listen, cause);
+    let addresses: Vec<SocketAddr> =
+        listen.to_socket_addrs().map_err(|error| fail(&error))?.collect();
+    let local = addresses.iter().all(|address| address.ip().is_loopback());
+    if !local && !matches!(auth, Auth::Token(Some(_))) {
+        return Err(Error::usage(format!(
+            "listen on {listen}: not a loopback address, and there are no credentials: set a \
+             token in [auth], or listen on 127.0.0.1"
+        )));
+    }
+    let listener = TcpListener::bind(&addresses[..]).map_err(|error| fail(&error))?;
+    let set_up = || {
+        listener.set_nonblocking(true)?;
+        // Accepted sockets inherit it: replies go out at once.
+        rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
+        rustix::net::listen(&listener, BACKLOG)?;
+        listener.local_addr()
+    };
+    let address = set_up().map_err(|error| fail(&error))?;
+    Ok((listener.into(), address))
+}
+
+/// Binds the Unix socket: mode 0660, and group `hob` where there is such a group.
+pub fn unix(path: &Path) -> Result<OwnedFd, Error> {
+    let fail =
+        |cause: &dyn std::fmt::Display| Error::doing("listen on socket", path.display(), cause);
+    if let Some(directory) = path.parent()
+        && !directory.exists()
+    {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(directory);
+        made.map_err(|error| fail(&error))?;
+    }
+    // A socket that nobody listens on is the rest of a server that was killed.
+    if path.exists() {
+        if UnixStream::connect(path).is_ok() {
+            return Err(fail(&"another server listens on it"));
+        }
+        std::fs::remove_file(path).map_err(|error| fail(&error))?;
+    }
+    let bind = || -> std::io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        // Before it listens, so that nobody gets in meanwhile.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+        if let Some(group) = group_id("hob") {
+            std::os::unix::fs::chown(path, None, Some(group))?;
+        }
+        rustix::net::listen(&socket, BACKLOG)?;
+        Ok(socket)
+    };
+    bind().map_err(|error| fail(&error))
+}
+
+/// The number of a group of this machine.
+fn group_id(name: &str) -> Option<u32> {
+    let text = std::fs::read_to_string("/etc/group").ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
