@@ -82,7 +82,7 @@ pub const IDLE_TIMEOUT_S_DEFAULT: u32 = 600;
 pub const GRACE_MS_DEFAULT: u32 = 500;
 
 /// How long a worker may take from its spawn to its first request for work, as on Lambda.
-pub const INIT_LIMIT_MS: u32 = 10_000;
+pub const INIT_LIMIT_S_DEFAULT: u32 = 10;
 
 /// How long an invocation waits for a worker that has replied but not yet asked for more, before
 /// it takes another worker. Runtimes need well under a millisecond for that step; 8 ms leaves

@@ -50,7 +50,9 @@ fn server(api: &Api) -> Value {
         "slots": host.look(|pool| pool.view().len()),
         "functions": host.catalog.borrow().functions().len(),
         "in_flight": host.in_flight(),
+        "url": host.facts.endpoint,
         "uptime_s": host.reactor.now().as_micros() / 1_000_000,
+        "loading": host.is_loading(),
         "draining": host.is_draining(),
     })
 }

@@ -81,7 +81,7 @@ pub async fn serve(api: Rc<Api>, mut connection: Connection) {
             Err(End::Closed) => return,
             Err(End::Refused(refused)) => return connection.refuse(refused).await,
             Err(End::Error(error)) => {
-                let whole = connection.body(&head, crate::limits::PAYLOAD_MAX).await.is_ok();
+                let whole = connection.discard(&head).await;
                 let keeps = whole && head.keep_alive;
                 if error.send(&connection, &head, keeps).await.is_err() {
                     return;
@@ -123,7 +123,7 @@ async fn ready(api: &Api, connection: &mut Connection, head: &Head) -> Result<()
     reply(connection, head, status, "text/plain", text.as_bytes()).await
 }
 
-/// Reads whatever body there is, and replies.
+/// Reads whatever is left of the request, and replies.
 pub async fn reply(
     connection: &mut Connection,
     head: &Head,
@@ -131,7 +131,9 @@ pub async fn reply(
     content_type: &str,
     body: &[u8],
 ) -> Result<(), End> {
-    connection.body(head, crate::limits::PAYLOAD_MAX).await?;
+    if !connection.discard(head).await {
+        return Err(End::Refused(Refused::BodyTooLong));
+    }
     let reply = ReplyHead::new(status)
         .field("Content-Type", content_type)
         .closing(!head.keep_alive)

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::spawn::{Exit, Launch};
 use crate::function::config::{FunctionConfig, Runtime};
-use crate::limits::{FUNCTIONS_MAX, IDLE_TIMEOUT_S_DEFAULT, INIT_LIMIT_MS, VERSIONS_MAX};
+use crate::limits::{FUNCTIONS_MAX, IDLE_TIMEOUT_S_DEFAULT, INIT_LIMIT_S_DEFAULT, VERSIONS_MAX};
 use crate::pool::{FunctionId, Settings, VersionId};
 
 /// One version of a function, as long as anything runs it.
@@ -50,6 +50,8 @@ pub struct Defaults {
     pub queue_wait_ms: u32,
     /// Idle time before a worker is stopped.
     pub idle_timeout_s: u32,
+    /// From spawn to ready.
+    pub init_limit_s: u32,
 }
 
 impl Default for Defaults {
@@ -57,6 +59,7 @@ impl Default for Defaults {
         Defaults {
             queue_wait_ms: crate::limits::QUEUE_WAIT_MS_DEFAULT,
             idle_timeout_s: IDLE_TIMEOUT_S_DEFAULT,
+            init_limit_s: INIT_LIMIT_S_DEFAULT,
         }
     }
 }
@@ -73,7 +76,7 @@ impl Version {
             queue_wait_ms: config.queue_wait_ms.unwrap_or(defaults.queue_wait_ms),
             idle_timeout_ms: idle_timeout_s.saturating_mul(1000),
             timeout_ms: config.timeout_s * 1000,
-            init_limit_ms: INIT_LIMIT_MS,
+            init_limit_ms: defaults.init_limit_s.saturating_mul(1000),
             grace_ms: config.shutdown_grace_ms,
             max_invocations: config.max_invocations,
             one_shot: config.runtime == Runtime::Exec,

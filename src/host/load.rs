@@ -97,6 +97,11 @@ impl Host {
         }
     }
 
+    /// True until the functions were read for the first time.
+    pub fn is_loading(&self) -> bool {
+        self.loading.borrow().is_some()
+    }
+
     /// Waits, for a moment at the most, until the function `name` was read at start.
     pub async fn know(&self, name: &str) {
         let known =

@@ -59,9 +59,9 @@ impl Host {
 
     /// A worker is stopped before it was ready: it took too long, or is not wanted any more.
     pub(super) fn init_stopped(&self, worker: &Worker) {
-        let limit = crate::limits::INIT_LIMIT_MS;
-        if self.reactor.now() >= worker.spawned.after_ms(limit) {
-            let message = format!("Init timed out after {}.00 seconds", limit / 1000);
+        let limit_s = self.defaults.get().init_limit_s;
+        if self.reactor.now() >= worker.spawned.after_ms(limit_s.saturating_mul(1000)) {
+            let message = format!("Init timed out after {limit_s}.00 seconds");
             worker.version.start_failed("Sandbox.Timedout", message);
             self.note_init(worker, "timeout", "");
         }

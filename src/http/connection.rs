@@ -20,7 +20,7 @@ use super::reply::ReplyHead;
 use crate::io::buffer::NoRoom;
 use crate::io::reactor::Interest;
 use crate::io::{Buffer, Buffers, Io, Reactor};
-use crate::limits::{BODY_BYTES_PER_S_MIN, BUFFER_SIZE, DRAIN_BYTES_MAX, DRAIN_MS};
+use crate::limits::{BODY_BYTES_PER_S_MIN, BUFFER_SIZE, DRAIN_BYTES_MAX, DRAIN_MS, PAYLOAD_MAX};
 use crate::pool::Instant;
 
 /// The part of a connection that the sweeper sees.
@@ -101,6 +101,7 @@ impl Pieces {
         }
         connection.used = self.begin;
         if self.left == 0 {
+            connection.unread = false;
             connection.peer.deadline.set(Instant::NEVER);
             return Ok(None);
         }
@@ -123,6 +124,8 @@ pub struct Connection {
     buffer: Option<Buffer>,
     /// Bytes of the buffer that belong to the present request.
     used: usize,
+    /// The present request has a body that was not read to its end yet.
+    unread: bool,
     /// Who called; `None` on a Unix socket.
     source: Option<IpAddr>,
 }
@@ -134,7 +137,7 @@ impl Connection {
         index: u32,
         source: Option<IpAddr>,
     ) -> Connection {
-        Connection { peer, peers, index, buffer: None, used: 0, source }
+        Connection { peer, peers, index, buffer: None, used: 0, unread: false, source }
     }
 
     /// Who called; `None` on a Unix socket.
@@ -175,6 +178,7 @@ impl Connection {
                 }
                 let head = head::parse(&self.bytes()[..end])?;
                 self.used = end;
+                self.unread = head.body != BodyKind::Length(0);
                 // The handler's time is its own; the sweeper comes back with the next read.
                 self.peer.deadline.set(Instant::NEVER);
                 return Ok(head);
@@ -245,6 +249,7 @@ impl Connection {
             None => self.chunked(begin, payload_max).await?,
         };
         self.used = body.payload.end.max(body.trailers.end);
+        self.unread = false;
         self.peer.deadline.set(Instant::NEVER);
         Ok(body)
     }
@@ -293,6 +298,12 @@ impl Connection {
                 return Err(Broken::Closed);
             }
         }
+    }
+
+    /// Reads and drops what is left of the request, so that another one can follow on the
+    /// connection; false if that is not possible.
+    pub async fn discard(&mut self, head: &Head) -> bool {
+        !self.unread || self.body(head, PAYLOAD_MAX).await.is_ok()
     }
 
     /// Reads the body piece by piece instead of whole. A body in chunks comes as one piece.

@@ -56,7 +56,7 @@ fn is_account(text: &str) -> bool {
 const PATH: Kind = Kind::Text(is_path, "a path");
 
 /// Every key that may stand at the top of `hob.toml`.
-pub const KEYS: [Key; 12] = [
+pub const KEYS: [Key; 13] = [
     Key {
         name: "listen",
         flag: "listen",
@@ -89,6 +89,12 @@ pub const KEYS: [Key; 12] = [
         flag: "idle-timeout",
         kind: Kind::Integer(0, 86_400),
         help: "stop workers idle for so many seconds (600)",
+    },
+    Key {
+        name: "init_limit_s",
+        flag: "init-limit",
+        kind: Kind::Integer(1, 900),
+        help: "stop workers that start for so many seconds (10)",
     },
     Key {
         name: "drain_limit_s",
@@ -273,6 +279,9 @@ impl Settings {
             ("idle_timeout_s", Value::Number(n)) => {
                 self.defaults.idle_timeout_s = u32::try_from(n).unwrap_or(u32::MAX);
             }
+            ("init_limit_s", Value::Number(n)) => {
+                self.defaults.init_limit_s = u32::try_from(n).unwrap_or(u32::MAX);
+            }
             ("drain_limit_s", Value::Number(n)) => {
                 self.drain_limit_s = u32::try_from(n).unwrap_or(u32::MAX);
             }
@@ -381,6 +390,7 @@ board = "auto"
 slots = 4
 queue_wait_ms = 5
 idle_timeout_s = 6
+init_limit_s = 20
 drain_limit_s = 7
 region = "eu-west-1"
 account = "123456789012"
@@ -398,7 +408,10 @@ group = "hob"
 "#;
         let settings = read(text, &[("slots", "8")]).expect("valid");
         assert_eq!((settings.slots, settings.drain_limit_s), (8, 7));
-        assert_eq!(settings.defaults, Defaults { queue_wait_ms: 5, idle_timeout_s: 6 });
+        assert_eq!(
+            settings.defaults,
+            Defaults { queue_wait_ms: 5, idle_timeout_s: 6, init_limit_s: 20 }
+        );
         assert_eq!(settings.auth, Auth::Token(Some(Auth::digest("t"))));
         assert_eq!(settings.not_in_force, ["auth.keys", "mqtt"]);
         assert_eq!(settings.reaper, Some(Reaper::Sigchld));
