@@ -97,7 +97,7 @@ impl Host {
         executor: &Rc<LocalExecutor<'static>>,
         buffers: &Rc<Buffers>,
         setup: Setup,
-    ) -> Rc<Host> {
+    ) -> std::io::Result<Rc<Host>> {
         let host = Rc::new(Host {
             reactor: Rc::clone(reactor),
             executor: Rc::clone(executor),
@@ -107,7 +107,7 @@ impl Host {
             defaults: Cell::new(setup.defaults),
             catalog: RefCell::default(),
             counters: RefCell::default(),
-            processes: Processes::new(reactor, setup.reaper),
+            processes: Processes::new(reactor, setup.reaper)?,
             pool: RefCell::new(Pool::new(setup.slots)),
             workers: RefCell::new(vec![None; usize::from(setup.slots)]),
             invocations: RefCell::new(Invocations::new(setup.seed)),
@@ -121,8 +121,8 @@ impl Host {
         let deadlines = Rc::clone(&host);
         executor.spawn(async move { deadlines.keep_deadlines().await }).detach();
         let processes = Rc::clone(&host.processes);
-        executor.spawn(async move { processes.sweep_strays().await }).detach();
-        host
+        executor.spawn(async move { processes.keep_reaping().await }).detach();
+        Ok(host)
     }
 
     /// Tells the pool what happened and does what it asks, and so on until nothing is left.

@@ -9,14 +9,16 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal as Sent};
 
 use super::spawn::{self, Exit, Launch, NotStarted, Seat, Spawner};
 use crate::io::reactor::Interest;
+use crate::io::signal::{Signal, Signals};
 use crate::io::{Io, Reactor};
 use crate::limits::STRAY_SWEEP_MS;
 
@@ -44,6 +46,8 @@ impl Reaper {
 /// All processes that the server started and has not reaped.
 pub struct Processes {
     reactor: Rc<Reactor>,
+    /// SIGCHLD, if that is how exits become known.
+    signals: Option<Signals>,
     spawner: RefCell<Spawner>,
     live: RefCell<BTreeMap<i32, Rc<Life>>>,
     /// Groups whose leader is reaped while members are still dying.
@@ -68,17 +72,22 @@ pub struct Process {
 
 impl Processes {
     /// No processes yet. Made once the server's signal handlers are set.
-    pub fn new(reactor: &Rc<Reactor>, reaper: Reaper) -> Rc<Processes> {
+    pub fn new(reactor: &Rc<Reactor>, reaper: Reaper) -> io::Result<Rc<Processes>> {
         if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
             log::warn!("become the reaper of orphans: {error}");
         }
-        Rc::new(Processes {
+        let signals = match reaper {
+            Reaper::Pidfd => None,
+            Reaper::Sigchld => Some(Signals::new(reactor, &[Signal::Child])?),
+        };
+        Ok(Rc::new(Processes {
             reactor: Rc::clone(reactor),
+            signals,
             spawner: RefCell::new(Spawner::new(reaper == Reaper::Pidfd)),
             live: RefCell::default(),
             strays: RefCell::default(),
             sweeper: RefCell::default(),
-        })
+        }))
     }
 
     /// Starts a worker's process.
@@ -110,7 +119,7 @@ impl Processes {
             };
             // The leader is still a zombie, so the group's id cannot be anybody else's yet.
             let group = Pid::from_raw(pid).expect("a child's pid is positive");
-            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+            let _ = rustix::process::kill_process_group(group, Sent::KILL);
             life.exit.set(spawn::reap(pid, false));
             if rustix::process::test_kill_process_group(group).is_ok() {
                 self.stray(group);
@@ -136,8 +145,22 @@ impl Processes {
         !self.strays.borrow().is_empty()
     }
 
-    /// Reaps what dies late, for ever.
-    pub async fn sweep_strays(&self) {
+    /// Reaps what the workers' own tasks do not, for ever.
+    pub async fn keep_reaping(&self) {
+        let told = async {
+            match &self.signals {
+                Some(signals) => loop {
+                    signals.next().await;
+                    self.sweep();
+                },
+                None => std::future::pending().await,
+            }
+        };
+        smol::future::or(told, self.sweep_strays()).await;
+    }
+
+    /// Reaps what dies late.
+    async fn sweep_strays(&self) {
         loop {
             poll_fn(|cx| {
                 if self.has_strays() {
@@ -161,15 +184,15 @@ impl Process {
 
     /// Asks the whole group to go.
     pub fn stop(&self) {
-        self.signal(Signal::TERM);
+        self.signal(Sent::TERM);
     }
 
     /// Makes the whole group go.
     pub fn kill(&self) {
-        self.signal(Signal::KILL);
+        self.signal(Sent::KILL);
     }
 
-    fn signal(&self, signal: Signal) {
+    fn signal(&self, signal: Sent) {
         // Once reaped, the number may be somebody else's.
         if self.life.exit.get().is_none()
             && let Err(error) = rustix::process::kill_process_group(self.pid, signal)

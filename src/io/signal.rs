@@ -35,13 +35,13 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes over the handling of signals; of SIGCHLD only if `child`.
-    pub fn new(reactor: &Rc<Reactor>, child: bool) -> io::Result<Signals> {
+    /// Takes over the handling of these signals.
+    pub fn new(reactor: &Rc<Reactor>, wanted: &[Signal]) -> io::Result<Signals> {
         let (reading, writing) = UnixStream::pair()?;
         reading.set_nonblocking(true)?;
         let mut came = Vec::new();
         for (number, signal) in KINDS {
-            if signal == Signal::Child && !child {
+            if !wanted.contains(&signal) {
                 continue;
             }
             let flag = Arc::new(AtomicBool::new(false));

@@ -54,7 +54,7 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
     let start = |error: std::io::Error| Error::doing("start", "the event loop", error);
     let reactor = Reactor::new().map_err(start)?;
     let reaper = settings.reaper.unwrap_or_else(Reaper::detect);
-    let signals = Signals::new(&reactor, reaper == Reaper::Sigchld).map_err(start)?;
+    let signals = Signals::new(&reactor, &[Signal::Stop, Signal::Reload]).map_err(start)?;
     let executor = Rc::new(LocalExecutor::new());
     let buffers = Buffers::new(BUFFERS_BYTES_DEFAULT);
     let mut seed = [0; 8];
@@ -74,6 +74,7 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
     );
     let limits = Limits { connections, head_max: HEAD_MAX, head_ms: HEAD_MS, idle_ms: IDLE_MS };
     let peers = Peers::new(&reactor, &buffers, limits);
+    let host = host.map_err(start)?;
     let server = Server { host, store, peers, signals, origin, reload: Rc::default() };
     let result = reactor.run(&executor, server.serve(settings.clone(), tcp, address, unix));
     let _ = std::fs::remove_file(&settings.socket);
@@ -164,8 +165,7 @@ impl Server {
         let impatient = async {
             loop {
                 match self.signals.next().await {
-                    Signal::Child => self.host.processes.sweep(),
-                    Signal::Reload => {}
+                    Signal::Child | Signal::Reload => {}
                     Signal::Stop => {
                         log::warn!("stop at once");
                         for worker in self.host.workers() {

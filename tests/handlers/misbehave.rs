@@ -1,0 +1,195 @@
+//! A native worker that does what its event says, bad things included.
+//!
+//! The first argument says how it starts: nothing (well), `slow MS`, `never`, `exit STATUS`,
+//! `init-error`, `garbage`, `protocol N`, `abort`.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::zombie_processes, reason = "it misbehaves")]
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio, exit};
+use std::time::Duration;
+
+use hob::wire::{Context, FRAME_MAX, FromWorker, ToWorker, decode, encode};
+use serde_json::{Value, json};
+
+struct Wire(UnixStream);
+
+impl Wire {
+    fn say(&mut self, message: FromWorker, payload: &[u8]) {
+        let mut head = [0; 32];
+        let length = encode(&message, payload.len(), &mut head).unwrap();
+        self.0.write_all(&[&head[..length], payload].concat()).unwrap();
+    }
+
+    fn next(&mut self, input: &mut Vec<u8>) -> bool {
+        input.clear();
+        while decode::<ToWorker<'_>>(input, FRAME_MAX).unwrap().is_none() {
+            let mut chunk = [0; 65536];
+            let n = self.0.read(&mut chunk).unwrap();
+            if n == 0 {
+                return false;
+            }
+            input.extend_from_slice(&chunk[..n]);
+        }
+        true
+    }
+}
+
+fn main() {
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+    let mut wire = Wire(UnixStream::from(socket));
+    start(&mut wire);
+    let (mut input, mut count) = (Vec::new(), 0);
+    while wire.next(&mut input) {
+        let frame = decode::<ToWorker<'_>>(&input, FRAME_MAX).unwrap().unwrap();
+        let ToWorker::Invoke(context) = frame.message;
+        let event = input[frame.payload_at..frame.end].to_vec();
+        let event: Value = serde_json::from_slice(&event).unwrap();
+        count += 1;
+        serve(&mut wire, &context, &event, count);
+        wire.say(FromWorker::Ready, b"");
+        if let Some(ms) = event["then_exit_ms"].as_u64() {
+            pause(ms);
+            exit(0);
+        }
+    }
+    if let Ok(path) = std::env::var("CLEANUP_FILE") {
+        std::fs::write(path, "the stream ended").unwrap();
+    }
+}
+
+fn start(wire: &mut Wire) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = || arguments[1].parse::<u64>().unwrap();
+    println!("starting");
+    if let Ok(path) = std::env::var("STARTS_FILE") {
+        let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
+        file.write_all(b"x").unwrap();
+    }
+    let protocol = 1;
+    match arguments.first().map_or("", String::as_str) {
+        "" => {}
+        "slow" => pause(number()),
+        "never" => {
+            wire.say(FromWorker::Hello { protocol }, b"");
+            hang();
+        }
+        "exit" => exit(i32::try_from(number()).unwrap()),
+        "abort" => std::process::abort(),
+        "garbage" => {
+            wire.0.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+            hang();
+        }
+        "protocol" => {
+            wire.say(FromWorker::Hello { protocol: u8::try_from(number()).unwrap() }, b"")
+        }
+        "init-error" => {
+            wire.say(FromWorker::Hello { protocol }, b"");
+            wire.say(FromWorker::InitError, br#"{"errorType":"Oops","errorMessage":"no luck"}"#);
+            exit(1);
+        }
+        other => panic!("{other}"),
+    }
+    wire.say(FromWorker::Hello { protocol }, b"");
+    wire.say(FromWorker::Ready, b"");
+}
+
+fn pause(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
+}
+
+fn hang() -> ! {
+    loop {
+        pause(1_000_000);
+    }
+}
+
+fn serve(wire: &mut Wire, context: &Context<'_>, event: &Value, count: u64) {
+    let id = context.id;
+    let n = event["n"].as_u64().unwrap_or(0);
+    let mut reply = json!({ "pid": std::process::id(), "count": count, "event": event });
+    match event["do"].as_str().unwrap_or("echo") {
+        "echo" => {}
+        "sleep" => pause(n),
+        "context" => {
+            reply["context"] = json!({
+                "deadline_ms": context.deadline_ms,
+                "request_id": context.request_id,
+                "function_arn": context.function_arn,
+                "trace_id": context.trace_id,
+                "client_context": context.client_context,
+            });
+        }
+        "env" => {
+            reply["env"] = std::env::vars()
+                .map(|(n, v)| (n, Value::from(v)))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        }
+        "crash" => std::process::abort(),
+        "exit" => exit(i32::try_from(n).unwrap()),
+        "hang" => hang(),
+        "stubborn" => {
+            // Handled, and then nothing is done about it.
+            let flag = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+            signal_hook::flag::register(signal_hook::consts::SIGTERM, flag).unwrap();
+        }
+        "fail" => {
+            let error = json!({ "errorType": "TestError", "errorMessage": "as told", "extra": n });
+            return wire.say(FromWorker::Error { id }, error.to_string().as_bytes());
+        }
+        "big" => {
+            let text = vec![b'x'; usize::try_from(n).unwrap() - 2];
+            return wire.say(FromWorker::Reply { id }, &[b"\"", &text[..], b"\""].concat());
+        }
+        "raw" => {
+            let text = event["text"].as_str().unwrap();
+            return wire.say(FromWorker::Reply { id }, text.as_bytes());
+        }
+        "half" => {
+            wire.0.write_all(&[200, 0, 0, 0, 2, 1]).unwrap();
+            exit(0);
+        }
+        "garbage" => {
+            wire.0.write_all(&[3, 0, 0, 0, 99, 99, 99]).unwrap();
+            hang();
+        }
+        "huge" => {
+            wire.0.write_all(&u32::MAX.to_le_bytes()).unwrap();
+            hang();
+        }
+        "wrong-id" => return wire.say(FromWorker::Reply { id: id + 1 }, b"{}"),
+        "twice" => wire.say(FromWorker::Reply { id }, b"{}"),
+        "linger" => {
+            wire.say(FromWorker::Reply { id }, reply.to_string().as_bytes());
+            return pause(n);
+        }
+        "print" => {
+            for line in 0..n {
+                println!("out {line}");
+                eprintln!("err {line}");
+            }
+        }
+        "flood" => {
+            let line = [vec![b'y'; 200], b"\n".to_vec()].concat();
+            for _ in 0..n {
+                std::io::stderr().write_all(&line).unwrap();
+            }
+        }
+        "long-line" => {
+            std::io::stderr().write_all(&vec![b'z'; usize::try_from(n).unwrap()]).unwrap();
+            eprintln!();
+            eprintln!("after it");
+        }
+        "grandchild" => {
+            let mut sleep = Command::new("sleep");
+            let child = sleep.arg("1000").stdin(Stdio::null()).spawn().unwrap();
+            reply["grandchild"] = child.id().into();
+        }
+        other => panic!("{other}"),
+    }
+    wire.say(FromWorker::Reply { id }, reply.to_string().as_bytes());
+}

@@ -1,0 +1,21 @@
+//! Real workers, well-behaved and not, under a real server. Everything runs twice: exits become
+//! known by pidfd, then by SIGCHLD, as on kernels that have no pidfd.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod common;
+#[path = "process/lifecycle.rs"]
+mod lifecycle;
+
+/// Defines a test for each way in which exits become known.
+macro_rules! both_reapers {
+    ($($name:ident),* $(,)?) => {
+        mod pidfd {
+            $(#[test] fn $name() { super::$name(&["--reaper", "pidfd"]); })*
+        }
+        mod sigchld {
+            $(#[test] fn $name() { super::$name(&["--reaper", "sigchld"]); })*
+        }
+    };
+}
+pub(crate) use both_reapers;
