@@ -4,8 +4,12 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod common;
+#[path = "process/concurrency.rs"]
+mod concurrency;
 #[path = "process/lifecycle.rs"]
 mod lifecycle;
+#[path = "process/starts.rs"]
+mod starts;
 
 /// Defines a test for each way in which exits become known.
 macro_rules! both_reapers {

@@ -300,7 +300,6 @@ impl Host {
 
     /// A worker's process is gone.
     fn exited(self: &Rc<Self>, worker: &Worker, exit: Exit) {
-        worker.output.finish(|line| worker.said(self, line));
         self.lost(worker, exit);
         self.workers.borrow_mut()[usize::from(worker.id.slot)] = None;
         self.step(Event::Exited { worker: worker.id, cause: Cause::Reaped });

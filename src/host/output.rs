@@ -78,6 +78,7 @@ impl Output {
 
     /// Reads the rest once the worker is gone, and gives out a last line without an end.
     pub fn finish(&self, mut take: impl FnMut(&[u8])) {
+        self.pipe.look_again();
         // A pipe holds no more than this; a process that escaped may keep it open for ever.
         if self.drain(16 * OUTPUT_READ, &mut take) == Drained::Empty {
             self.line.borrow_mut().end(&mut take);

@@ -1,6 +1,7 @@
 //! A worker as the host holds it: its process, its output, and how it is spoken to.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 
 use super::Host;
@@ -79,23 +80,33 @@ impl Worker {
         }
     }
 
-    /// Talks, listens and waits until the process is gone.
+    /// Talks, listens and waits until the process is gone, and has been heard to its end.
     pub async fn live(&self, host: &Rc<Host>) -> Exit {
-        let talk = async {
+        let mut talk = pin!(async {
             match &self.talk {
                 Talk::Exec(talk) => talk.run(host, self).await,
                 Talk::Native(talk) => talk.run(host, self).await,
                 // Its connections have tasks of their own.
                 Talk::Provided(_) => {}
             }
+        });
+        let over = Cell::new(false);
+        let spoken = async {
+            talk.as_mut().await;
+            over.set(true);
             std::future::pending().await
         };
         let output = async {
             self.output.run(|line| self.said(host, line)).await;
             std::future::pending().await
         };
-        let exited = self.process.exited();
-        smol::future::or(talk, smol::future::or(output, exited)).await
+        let exit = smol::future::or(spoken, smol::future::or(output, self.process.exited())).await;
+        if let (Talk::Native(native), false) = (&self.talk, over.get()) {
+            native.look_again();
+            smol::future::poll_once(talk).await;
+        }
+        self.output.finish(|line| self.said(host, line));
+        exit
     }
 
     /// Takes note of a line of output.

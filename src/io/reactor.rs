@@ -335,6 +335,12 @@ impl<T: AsFd> Io<T> {
         self.reactor.with(self.index, |source| source.readable)
     }
 
+    /// Makes the next read try, whatever the flags say: for the end of a process, which may become
+    /// known before the events of what it wrote last.
+    pub fn look_again(&self) {
+        self.reactor.with(self.index, |source| source.readable = true);
+    }
+
     /// True if the peer has closed at least its sending side.
     pub fn is_ended(&self) -> bool {
         self.reactor.with(self.index, |source| source.ended)

@@ -297,7 +297,9 @@ impl Pool {
         id: VersionId,
         actions: &mut Actions,
     ) {
-        let version = *self.known(id);
+        let version = self.known_mut(id);
+        version.lift(now);
+        let version = *version;
         let refuse = |refusal| Action::Settle { invocation, outcome: Outcome::Rejected(refusal) };
         if self.drain.is_some() {
             push(actions, refuse(Refusal::Draining));

@@ -97,6 +97,13 @@ impl Version {
         }
     }
 
+    /// Ends a hold whose time is over.
+    pub(super) fn lift(&mut self, now: Instant) {
+        if self.hold_until().is_some_and(|until| until <= now) {
+            self.hold = Hold::None;
+        }
+    }
+
     /// Takes note of a start that failed by the handler's fault: 1, 2, 4 ... 60 s of quiet.
     pub(super) fn start_failed(&mut self, now: Instant) {
         let doubled = BACKOFF_MS_MIN << self.failures.min(16);

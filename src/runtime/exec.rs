@@ -122,6 +122,7 @@ impl Talk {
 
 /// What the process's end says about its invocation.
 pub fn answer(talk: &Talk, buffers: &Rc<Buffers>, exit: Exit) -> Reply {
+    talk.stdout.look_again();
     talk.read(buffers);
     if talk.too_large.get() {
         return Reply::Mishap(Mishap::ReplyTooLarge);

@@ -121,6 +121,11 @@ impl Talk {
         }
     }
 
+    /// Makes [`Talk::run`] read what the worker said last, once it is gone.
+    pub fn look_again(&self) {
+        self.socket.look_again();
+    }
+
     /// Listens, and sends what could not be sent at once, until the worker hangs up.
     pub async fn run(&self, host: &Rc<Host>, worker: &Worker) {
         let write = async {

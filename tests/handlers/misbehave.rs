@@ -15,13 +15,19 @@ use std::time::Duration;
 use hob::wire::{Context, FRAME_MAX, FromWorker, ToWorker, decode, encode};
 use serde_json::{Value, json};
 
-struct Wire(UnixStream);
+/// The socket, and what is still to be said: an answer and the request for more go out together,
+/// as a well-behaved worker sends them.
+struct Wire(UnixStream, Vec<u8>);
 
 impl Wire {
     fn say(&mut self, message: FromWorker, payload: &[u8]) {
         let mut head = [0; 32];
         let length = encode(&message, payload.len(), &mut head).unwrap();
-        self.0.write_all(&[&head[..length], payload].concat()).unwrap();
+        self.1.extend([&head[..length], payload].concat());
+    }
+
+    fn flush(&mut self) {
+        self.0.write_all(&std::mem::take(&mut self.1)).unwrap();
     }
 
     fn next(&mut self, input: &mut Vec<u8>) -> bool {
@@ -40,7 +46,7 @@ impl Wire {
 
 fn main() {
     let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-    let mut wire = Wire(UnixStream::from(socket));
+    let mut wire = Wire(UnixStream::from(socket), Vec::new());
     start(&mut wire);
     let (mut input, mut count) = (Vec::new(), 0);
     while wire.next(&mut input) {
@@ -51,6 +57,7 @@ fn main() {
         count += 1;
         serve(&mut wire, &context, &event, count);
         wire.say(FromWorker::Ready, b"");
+        wire.flush();
         if let Some(ms) = event["then_exit_ms"].as_u64() {
             pause(ms);
             exit(0);
@@ -75,6 +82,7 @@ fn start(wire: &mut Wire) {
         "slow" => pause(number()),
         "never" => {
             wire.say(FromWorker::Hello { protocol }, b"");
+            wire.flush();
             hang();
         }
         "exit" => exit(i32::try_from(number()).unwrap()),
@@ -89,12 +97,14 @@ fn start(wire: &mut Wire) {
         "init-error" => {
             wire.say(FromWorker::Hello { protocol }, b"");
             wire.say(FromWorker::InitError, br#"{"errorType":"Oops","errorMessage":"no luck"}"#);
+            wire.flush();
             exit(1);
         }
         other => panic!("{other}"),
     }
     wire.say(FromWorker::Hello { protocol }, b"");
     wire.say(FromWorker::Ready, b"");
+    wire.flush();
 }
 
 fn pause(ms: u64) {
@@ -165,6 +175,7 @@ fn serve(wire: &mut Wire, context: &Context<'_>, event: &Value, count: u64) {
         "twice" => wire.say(FromWorker::Reply { id }, b"{}"),
         "linger" => {
             wire.say(FromWorker::Reply { id }, reply.to_string().as_bytes());
+            wire.flush();
             return pause(n);
         }
         "print" => {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hob::pool::{
-    Action, Bound, FunctionId, Hold, Instant, InvocationId, Outcome, Refusal, State, Version,
-    VersionId,
+    Action, Bound, Event, FunctionId, Hold, Instant, InvocationId, Outcome, Refusal, State,
+    Version, VersionId,
 };
 
 use crate::world::{Fate, World};
@@ -201,7 +201,7 @@ impl Use {
     }
 
     /// Use grows only within the limits, and nobody is refused who had room.
-    pub fn compare(&self, world: &World, actions: &[Action]) {
+    pub fn compare(&self, world: &World, event: Event, actions: &[Action]) {
         let shares = world.pool.shares();
         for (function, (before, _)) in &self.functions {
             let share = shares.get(FunctionId(*function));
@@ -213,6 +213,15 @@ impl Use {
             }
         }
         for action in actions {
+            if let Action::Settle { invocation, outcome: Outcome::InitFailed } = action
+                && let Event::Invoked { version, .. } = event
+                && !self.waiting.contains_key(invocation)
+            {
+                // Answered with a failure that is known, without a try: only for a while.
+                let hold = known(world, version).hold;
+                let held = matches!(hold, Hold::Failing(until) if until > world.now);
+                assert!(held, "{invocation:?} was answered with an old failure");
+            }
             if let Action::Settle { invocation, outcome: Outcome::Rejected(refusal) } = action
                 && matches!(refusal, Refusal::Reserved | Refusal::Unreserved)
                 && let Some(version) = self.waiting.get(invocation)

@@ -372,7 +372,7 @@ impl World {
         self.note(|| format!("{:>9} {event:?}", now.as_micros()));
         let before = oracle::Use::of(self);
         let actions = self.pool.on_event(now, event);
-        before.compare(self, &actions);
+        before.compare(self, event, &actions);
         let mut follow_up = Vec::new();
         for action in &actions {
             self.note(|| format!("{:>9}     {action:?}", ""));
