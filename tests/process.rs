@@ -6,10 +6,18 @@
 mod common;
 #[path = "process/concurrency.rs"]
 mod concurrency;
+#[path = "process/drain.rs"]
+mod drain;
+#[path = "process/exec.rs"]
+mod exec;
 #[path = "process/lifecycle.rs"]
 mod lifecycle;
+#[path = "process/output.rs"]
+mod output;
 #[path = "process/starts.rs"]
 mod starts;
+#[path = "process/update.rs"]
+mod update;
 
 /// Defines a test for each way in which exits become known.
 macro_rules! both_reapers {

@@ -90,7 +90,7 @@ pub async fn serve(
         },
     )
     .await?;
-    answer(connection, head, &version, settled, name).await
+    answer(host, connection, head, &version, settled).await
 }
 
 /// Runs a call for a client, as long as the client is there.
@@ -178,21 +178,27 @@ fn client_context(value: &[u8]) -> Result<Box<str>, ApiError> {
     Ok(text.replace(|c: char| c.is_ascii_control(), " ").into())
 }
 
+/// What a caller hears of an invocation that was cut off.
+pub fn cancelled(host: &Host) -> ApiError {
+    if host.is_draining() {
+        ApiError::draining()
+    } else {
+        ApiError::not_found("Function not found: it was removed")
+    }
+}
+
 async fn answer(
+    host: &Host,
     connection: &Connection,
     head: &Head,
     version: &Version,
     settled: Settled,
-    name: FunctionName<'_>,
 ) -> Result<(), End> {
     let failed = match settled.outcome {
         Outcome::Done => false,
         Outcome::Failed | Outcome::Crashed | Outcome::TimedOut | Outcome::InitFailed => true,
         Outcome::Rejected(refusal) => return Err(ApiError::refused(refusal).into()),
-        Outcome::Cancelled => {
-            let message = format!("Function not found: {}", name.name);
-            return Err(ApiError::not_found(message).into());
-        }
+        Outcome::Cancelled => return Err(cancelled(host).into()),
     };
     let body = match (&settled.answer, &settled.error) {
         (Some(answer), None) => &answer.payload[..],

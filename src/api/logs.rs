@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::io::IoSlice;
 use std::rc::Rc;
 
+use super::error::ApiError;
 use super::{Api, End};
 use crate::http::reply::ReplyHead;
 use crate::http::{Connection, Head};
@@ -20,6 +21,15 @@ pub async fn serve(
     follow: bool,
     since_ms: u64,
 ) -> Result<(), End> {
+    let mut known = api.host.catalog.borrow().function(name).is_some();
+    // A function that is gone may have left something.
+    api.host.logs.read(0, |record| {
+        known |= record.function == name;
+        !known
+    });
+    if !known {
+        return Err(ApiError::not_found(format!("Function not found: {name}")).into());
+    }
     connection.body(head, 0).await?;
     let reply = ReplyHead::new(200)
         .field("Content-Type", "text/plain; charset=utf-8")
@@ -48,8 +58,15 @@ pub async fn serve(
             if !follow || api.host.is_draining() {
                 break;
             }
-            let gone = connection.io().ready(Interest::Gone);
-            smol::future::or(logs.reached(at), gone).await;
+            let more = async {
+                logs.reached(at).await;
+                Ok(())
+            };
+            let gone = async {
+                connection.io().ready(Interest::Gone).await;
+                Err(End::Closed)
+            };
+            smol::future::or(more, gone).await?;
         }
     }
     connection.send(&mut [IoSlice::new(b"0\r\n\r\n")]).await?;

@@ -10,11 +10,12 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
 use super::error::ApiError;
-use super::invoke::{find, run};
+use super::invoke::{cancelled, find, run};
 use super::json::{self, Writer};
 use super::{Api, End, route};
 use crate::function::config::UrlAuth;
 use crate::function::name::FunctionName;
+use crate::host::Host;
 use crate::host::invocation::{Call, Payload, Settled};
 use crate::http::connection::Broken;
 use crate::http::head::{field, fields};
@@ -80,7 +81,7 @@ pub async fn serve(
         },
     )
     .await?;
-    answer(connection, head, settled).await
+    answer(host, connection, head, settled).await
 }
 
 /// One request, to be told as an event.
@@ -225,11 +226,16 @@ struct Shaped<'a> {
     is_base64_encoded: bool,
 }
 
-async fn answer(connection: &Connection, head: &Head, settled: Settled) -> Result<(), End> {
+async fn answer(
+    host: &Host,
+    connection: &Connection,
+    head: &Head,
+    settled: Settled,
+) -> Result<(), End> {
     match settled.outcome {
         Outcome::Done => {}
         Outcome::Rejected(refusal) => return Err(ApiError::refused(refusal).into()),
-        Outcome::Cancelled => return Err(ApiError::not_found("Function not found").into()),
+        Outcome::Cancelled => return Err(cancelled(host).into()),
         Outcome::Failed | Outcome::Crashed | Outcome::TimedOut | Outcome::InitFailed => {
             return send(
                 connection,

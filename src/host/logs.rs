@@ -139,7 +139,10 @@ impl Logs {
             if self.end() > position {
                 return Poll::Ready(());
             }
-            self.readers.borrow_mut().push(cx.waker().clone());
+            let mut readers = self.readers.borrow_mut();
+            if !readers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                readers.push(cx.waker().clone());
+            }
             Poll::Pending
         })
         .await;

@@ -290,6 +290,8 @@ impl Host {
 
     /// A worker asks for work.
     pub fn ready(self: &Rc<Self>, worker: &Worker) {
+        // What it wrote before it asked belongs to what it did before.
+        worker.output.drain(usize::MAX, |line| worker.said(self, line));
         let now = self.reactor.now();
         worker.used.set(now);
         if worker.ready.get().is_none() {

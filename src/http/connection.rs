@@ -126,6 +126,8 @@ pub struct Connection {
     used: usize,
     /// The present request has a body that was not read to its end yet.
     unread: bool,
+    /// No request came on it yet: its client is about to send one.
+    fresh: bool,
     /// Who called; `None` on a Unix socket.
     source: Option<IpAddr>,
 }
@@ -137,7 +139,7 @@ impl Connection {
         index: u32,
         source: Option<IpAddr>,
     ) -> Connection {
-        Connection { peer, peers, index, buffer: None, used: 0, unread: false, source }
+        Connection { peer, peers, index, buffer: None, used: 0, unread: false, fresh: true, source }
     }
 
     /// Who called; `None` on a Unix socket.
@@ -179,6 +181,7 @@ impl Connection {
                 let head = head::parse(&self.bytes()[..end])?;
                 self.used = end;
                 self.unread = head.body != BodyKind::Length(0);
+                self.fresh = false;
                 // The handler's time is its own; the sweeper comes back with the next read.
                 self.peer.deadline.set(Instant::NEVER);
                 return Ok(head);
@@ -200,8 +203,10 @@ impl Connection {
     async fn rest(&mut self) {
         self.buffer = None;
         let peer = &self.peer;
-        peer.idle.set(true);
-        peer.deadline.set(self.reactor().now().after_ms(self.limits().idle_ms));
+        peer.idle.set(!self.fresh);
+        let limits = self.limits();
+        let ms = if self.fresh { limits.head_ms } else { limits.idle_ms };
+        peer.deadline.set(self.reactor().now().after_ms(ms));
         peer.io.ready(Interest::Read).await;
         peer.idle.set(false);
         peer.deadline.set(self.reactor().now().after_ms(self.limits().head_ms));

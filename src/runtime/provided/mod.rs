@@ -170,7 +170,10 @@ impl Seat {
             if self.closing.get() {
                 return Poll::Ready(None);
             }
-            self.parked.borrow_mut().push(cx.waker().clone());
+            let mut parked = self.parked.borrow_mut();
+            if !parked.iter().any(|waker| waker.will_wake(cx.waker())) {
+                parked.push(cx.waker().clone());
+            }
             Poll::Pending
         })
         .await

@@ -1,0 +1,168 @@
+//! Functions that change while they are used.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::common::{Site, eventually};
+
+crate::both_reapers![
+    a_changed_folder_is_swapped_as_a_whole_under_load,
+    a_broken_folder_answers_404_until_it_is_repaired,
+    functions_come_and_go_with_their_folders,
+    a_push_replaces_and_survives_a_restart,
+    sighup_reads_settings_and_functions_again,
+];
+
+fn version(site: &Site, name: &str, n: u32) {
+    // Two files that belong together, written one after the other: no invocation may see a mix.
+    let script = format!("#!/bin/sh\nprintf '[{n},%s]' \"$(cat part)\"\n");
+    let folder = site.script(name, "exec", &script, &format!("# version {n}"));
+    fs::write(folder.join("part"), n.to_string()).unwrap();
+}
+
+fn a_changed_folder_is_swapped_as_a_whole_under_load(reaper: &[&str]) {
+    let site = Site::new();
+    version(&site, "demo", 1);
+    let server = site.serve(reaper);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let (mut newest, mut count) = (1, 0);
+            while !done.load(Ordering::Relaxed) {
+                let pair = server.ok("demo", "{}");
+                assert_eq!(pair[0], pair[1], "a mix of two versions");
+                let n = pair[0].as_u64().unwrap();
+                assert!(n >= newest, "{n} after {newest}");
+                newest = n;
+                count += 1;
+            }
+            count
+        });
+        for n in 2..5 {
+            version(&site, "demo", n);
+            let now = || (server.ok("demo", "{}")[0] == n).then_some(());
+            eventually("the new version serves", now);
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(load.join().unwrap() > 10);
+    });
+    server.stop();
+}
+
+fn a_broken_folder_answers_404_until_it_is_repaired(reaper: &[&str]) {
+    let site = Site::new();
+    version(&site, "good", 1);
+    let folder = site.function("bad", "runtime = \"exec\"\nhandler = \"run\"\ntimeout_s = 0\n");
+    let server = site.serve(reaper);
+    assert_eq!(server.ok("good", "{}")[0], 1);
+    let reply = server.invoke("bad", "{}");
+    assert_eq!(
+        (reply.status, reply.field("x-amzn-errortype")),
+        (404, Some("ResourceNotFoundException"))
+    );
+    let place = folder.join("function.toml");
+    let complaint = format!("{}:3: timeout_s: 0 is out of range, allowed: 1..900", place.display());
+    assert!(server.log().contains(&complaint), "{}", server.log());
+    assert!(server.hob(&["show", "bad"]).out.contains(&complaint));
+    version(&site, "bad", 7);
+    eventually("it is repaired", || (server.invoke("bad", "{}").status == 200).then_some(()));
+    fs::write(&place, "runtime = \"exec\"\nhandler = \"run\"\nfoo = 1\n").unwrap();
+    eventually("it is broken again", || (server.invoke("bad", "{}").status == 404).then_some(()));
+    assert_eq!(server.ok("good", "{}")[0], 1);
+    server.stop();
+}
+
+fn functions_come_and_go_with_their_folders(reaper: &[&str]) {
+    let site = Site::new();
+    let server = site.serve(reaper);
+    assert_eq!(server.invoke("demo", "{}").status, 404);
+    version(&site, "demo", 1);
+    eventually("it is there", || (server.invoke("demo", "{}").status == 200).then_some(()));
+    // Deep below, and by moving: every kind of change is seen.
+    let folder = site.functions().join("demo");
+    fs::create_dir_all(folder.join("a/b")).unwrap();
+    crate::common::executable(&folder.join("bootstrap"), "#!/bin/sh\ncat a/b/deep\n");
+    fs::write(folder.join("a/b/deep"), "\"deep\"").unwrap();
+    eventually("the change is seen", || {
+        (server.invoke("demo", "{}").text() == "\"deep\"").then_some(())
+    });
+    fs::write(site.path().join("new"), "\"moved\"").unwrap();
+    fs::rename(site.path().join("new"), folder.join("a/b/deep")).unwrap();
+    eventually("the move is seen", || {
+        (server.invoke("demo", "{}").text() == "\"moved\"").then_some(())
+    });
+    fs::rename(&folder, site.functions().join("other")).unwrap();
+    eventually("the old name is gone", || {
+        (server.invoke("demo", "{}").status == 404).then_some(())
+    });
+    eventually("the new name is there", || {
+        (server.invoke("other", "{}").status == 200).then_some(())
+    });
+    fs::remove_dir_all(site.functions().join("other")).unwrap();
+    eventually("it is gone", || (server.invoke("other", "{}").status == 404).then_some(()));
+    assert_eq!(server.get("/hob/functions"), serde_json::json!([]));
+    server.stop();
+}
+
+fn a_push_replaces_and_survives_a_restart(reaper: &[&str]) {
+    let site = Site::new();
+    version(&site, "folder", 1);
+    let elsewhere = Site::new();
+    version(&elsewhere, "demo", 1);
+    let server = site.serve(reaper);
+    let path = elsewhere.functions().join("demo");
+    let push = |server: &crate::common::Server, path: &std::path::Path, name: &str| {
+        server.hob(&["push", path.to_str().unwrap(), "--name", name])
+    };
+    assert_eq!(push(&server, &path, "demo").code, 0);
+    assert_eq!(server.ok("demo", "{}")[0], 1);
+    version(&elsewhere, "demo", 2);
+    assert_eq!(push(&server, &path, "demo").code, 0);
+    assert_eq!(server.ok("demo", "{}")[0], 2, "in force with the answer");
+    // What cannot run is refused and changes nothing.
+    fs::remove_file(path.join("bootstrap")).unwrap();
+    let refused = push(&server, &path, "demo");
+    assert_eq!(refused.code, 3);
+    assert!(
+        refused.err.contains("demo/function.toml: handler bootstrap is missing"),
+        "{}",
+        refused.err
+    );
+    assert_eq!(server.ok("demo", "{}")[0], 2);
+    let taken = push(&server, &site.functions().join("folder"), "folder");
+    assert!(taken.err.contains("function folder is the folder"), "{}", taken.err);
+    assert_eq!(server.hob(&["rm", "folder"]).code, 3, "a folder is removed as a folder");
+    server.stop();
+    let server = site.serve(reaper);
+    assert_eq!(server.ok("demo", "{}")[0], 2);
+    assert_eq!(server.hob(&["rm", "demo"]).code, 0);
+    assert_eq!(server.invoke("demo", "{}").status, 404);
+    server.stop();
+    let server = site.serve(reaper);
+    assert_eq!(server.invoke("demo", "{}").status, 404);
+    server.stop();
+}
+
+fn sighup_reads_settings_and_functions_again(reaper: &[&str]) {
+    let site = Site::new();
+    site.native("demo", "", "");
+    let config = site.path().join("hob.toml");
+    fs::write(&config, "idle_timeout_s = 600\n").unwrap();
+    let server = site.serve(&[reaper, &["--config", config.to_str().unwrap()]].concat());
+    server.ok("demo", "{}");
+    fs::write(&config, "idle_timeout_s = -1\n").unwrap();
+    server.signal(rustix::process::Signal::HUP);
+    eventually("the complaint is logged", || {
+        server.log().contains("idle_timeout_s: -1 is out of range").then_some(())
+    });
+    fs::write(&config, "idle_timeout_s = 0\n").unwrap();
+    server.signal(rustix::process::Signal::HUP);
+    eventually("the new time counts", || {
+        server.ok("demo", "{}");
+        (server.get("/hob/functions/demo")["idle_timeout_s"] == 0).then_some(())
+    });
+    eventually("and the worker goes", || server.workers().is_empty().then_some(()));
+    let log = server.log();
+    std::mem::forget(server);
+    assert!(log.contains("nothing changed"), "{log}");
+}
