@@ -1,5 +1,6 @@
 //! hob runs functions on a small board the way AWS Lambda runs them.
 #![cfg_attr(not(any(feature = "server", test)), no_std)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(test)]
 extern crate std;

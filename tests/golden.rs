@@ -1,7 +1,7 @@
 //! What must stay as it is: the bytes of the wire, and what the pool decides in scenes that
 //! everybody should know. `BLESS=1 cargo test --test golden` writes the files anew.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fmt::Write;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Real workers, well-behaved and not, under a real server. Everything runs twice: exits become
 //! known by pidfd, then by SIGCHLD, as on kernels that have no pidfd.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 #[path = "process/concurrency.rs"]

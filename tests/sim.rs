@@ -3,7 +3,7 @@
 //! `SIM_SEEDS=N` runs N seeds (default 2000), `SIM_SEED=S` runs one and prints its transcript.
 //! A failing seed prints the one line that runs it again.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "sim/oracle.rs"]
 mod oracle;

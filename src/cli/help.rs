@@ -21,8 +21,8 @@ hob runs functions on this machine the way AWS Lambda runs them.
 Client verbs take --socket PATH (or HOB_SOCKET), or --url http://HOST:PORT (or
 HOB_URL); ls, show, ps and doctor take --json.
 
-Exit codes: 0 ok; 1 it failed; 2 wrong use or configuration; 3 the server cannot
-be reached, or refused.
+Exit codes: 0 ok; 1 it failed; 2 wrong use or configuration; 3 the server
+cannot be reached, or refused.
 
 More: hob help serve, hob help function, hob help exec, hob help native
 ";
@@ -41,8 +41,8 @@ A function is a folder with function.toml and whatever its handler needs:
   shutdown_grace_ms = 500     # from SIGTERM to SIGKILL
   max_invocations = 0         # recycle a worker after so many; 0: never
 
-A folder that changes is taken over within seconds. One that cannot be read
-right is refused with file, line and key, and answers 404 until it is repaired.
+A folder that changes is taken over within seconds. One that is not valid is
+refused with file, line and key, and answers 404 until it is repaired.
 ";
 
 const EXEC: &str = "\

@@ -24,6 +24,8 @@ pub enum Trouble {
     TooDeep,
     /// A device, a pipe, a socket.
     NoFile(PathBuf),
+    /// A link that leads out of the tree, to where nothing is.
+    Dangling(PathBuf, PathBuf),
     /// It changes faster than it can be read.
     Changing(PathBuf),
     /// Not a zip, or not one that can be unpacked; with what is wrong.
@@ -41,6 +43,10 @@ impl fmt::Display for Trouble {
             Trouble::TooMany => write!(f, "more than {CODE_FILES_MAX} files"),
             Trouble::TooDeep => write!(f, "more than {CODE_DEPTH_MAX} directories deep"),
             Trouble::NoFile(path) => write!(f, "{} is not a plain file", path.display()),
+            Trouble::Dangling(path, target) => {
+                let (path, target) = (path.display(), target.display());
+                write!(f, "{path} leads to {target}, which is not there: build it first")
+            }
             Trouble::Changing(path) => write!(f, "{} keeps changing", path.display()),
             Trouble::BadZip(what) => write!(f, "{what}"),
         }
@@ -105,7 +111,8 @@ fn descend(
                 visit(&path, &relative, &Node::Link(target))?;
                 continue;
             }
-            metadata = fs::metadata(&path).map_err(at(&path))?;
+            metadata =
+                fs::metadata(&path).map_err(|_| Trouble::Dangling(path.clone(), target.clone()))?;
         }
         if metadata.is_dir() {
             visit(&path, &relative, &Node::Directory)?;
@@ -315,7 +322,8 @@ mod tests {
         symlink("../nothing/here", root.path().join("handler")).expect("a link");
         let to = tempfile::tempdir().expect("a folder");
         let trouble = copy(root.path(), to.path()).expect_err("refused").to_string();
-        assert!(trouble.contains("handler: No such file"), "{trouble}");
+        let expected = "/handler leads to ../nothing/here, which is not there: build it first";
+        assert!(trouble.ends_with(expected), "{trouble}");
     }
 
     #[test]

@@ -77,11 +77,13 @@ impl Watch {
                 if kind.is_dir() && entry.file_name() != ".git" {
                     directories.push(entry.path());
                 } else if kind.is_symlink()
-                    && let Ok(target) = fs::canonicalize(entry.path())
-                    && !target.starts_with(self.root.join(name))
-                    && let Some(parent) = target.parent()
-                    && let Err(error) = self.add(parent, Some(name))
+                    && let Ok(target) = fs::read_link(entry.path())
+                    && let Some(parent) = directory.join(target).parent()
+                    && let Ok(parent) = fs::canonicalize(parent)
+                    && !parent.starts_with(self.root.join(name))
+                    && let Err(error) = self.add(&parent, Some(name))
                 {
+                    // What it leads to need not be there yet: then its coming is seen.
                     log::debug!("watch {}: {error}", parent.display());
                 }
             }

@@ -2,6 +2,7 @@
 //! HTTP client. Everything ends with the test, and a log line at level error fails it.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::disallowed_methods, reason = "tests have a clock of their own")]
 
 pub mod http;
 

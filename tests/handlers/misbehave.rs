@@ -3,7 +3,7 @@
 //! The first argument says how it starts: nothing (well), `slow MS`, `never`, `exit STATUS`,
 //! `init-error`, `garbage`, `protocol N`, `abort`.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(missing_docs, clippy::unwrap_used)]
 #![allow(clippy::zombie_processes, reason = "it misbehaves")]
 
 use std::io::{Read, Write};
@@ -159,25 +159,6 @@ fn serve(wire: &mut Wire, context: &Context<'_>, event: &Value, count: u64) {
             let text = event["text"].as_str().unwrap();
             return wire.say(FromWorker::Reply { id }, text.as_bytes());
         }
-        "half" => {
-            wire.0.write_all(&[200, 0, 0, 0, 2, 1]).unwrap();
-            exit(0);
-        }
-        "garbage" => {
-            wire.0.write_all(&[3, 0, 0, 0, 99, 99, 99]).unwrap();
-            hang();
-        }
-        "huge" => {
-            wire.0.write_all(&u32::MAX.to_le_bytes()).unwrap();
-            hang();
-        }
-        "wrong-id" => return wire.say(FromWorker::Reply { id: id + 1 }, b"{}"),
-        "twice" => wire.say(FromWorker::Reply { id }, b"{}"),
-        "linger" => {
-            wire.say(FromWorker::Reply { id }, reply.to_string().as_bytes());
-            wire.flush();
-            return pause(n);
-        }
         "print" => {
             for line in 0..n {
                 println!("out {line}");
@@ -199,6 +180,34 @@ fn serve(wire: &mut Wire, context: &Context<'_>, event: &Value, count: u64) {
             let mut sleep = Command::new("sleep");
             let child = sleep.arg("1000").stdin(Stdio::null()).spawn().unwrap();
             reply["grandchild"] = child.id().into();
+        }
+        _ => return break_rules(wire, id, event, &reply),
+    }
+    wire.say(FromWorker::Reply { id }, reply.to_string().as_bytes());
+}
+
+/// What no worker should do to its conversation.
+fn break_rules(wire: &mut Wire, id: u32, event: &Value, reply: &Value) {
+    let n = event["n"].as_u64().unwrap_or(0);
+    match event["do"].as_str().unwrap() {
+        "half" => {
+            wire.0.write_all(&[200, 0, 0, 0, 2, 1]).unwrap();
+            exit(0);
+        }
+        "garbage" => {
+            wire.0.write_all(&[3, 0, 0, 0, 99, 99, 99]).unwrap();
+            hang();
+        }
+        "huge" => {
+            wire.0.write_all(&u32::MAX.to_le_bytes()).unwrap();
+            hang();
+        }
+        "wrong-id" => return wire.say(FromWorker::Reply { id: id + 1 }, b"{}"),
+        "twice" => wire.say(FromWorker::Reply { id }, b"{}"),
+        "linger" => {
+            wire.say(FromWorker::Reply { id }, reply.to_string().as_bytes());
+            wire.flush();
+            return pause(n);
         }
         other => panic!("{other}"),
     }

@@ -1,0 +1,312 @@
+//! The command line, and bad input of every kind: one clear line, the right exit code.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use common::{HOB, Ran, Site, serve_command};
+
+fn hob(arguments: &[&str]) -> Ran {
+    Ran::of(Command::new(HOB).args(arguments).env_remove("HOB_SOCKET").env_remove("HOB_URL"))
+}
+
+/// Starts a server that must not start; its exit code and its last words.
+fn refused(site: &Site, arguments: &[&str]) -> (i32, String) {
+    let ran = Ran::of(&mut serve_command(site.path(), arguments));
+    let last = ran.err.lines().last().unwrap_or_default().to_owned();
+    (ran.code, last)
+}
+
+#[test]
+fn help_fits_a_terminal_and_topics_go_deeper() {
+    for arguments in [&["--help"][..], &["help"], &[]] {
+        let ran = hob(arguments);
+        assert_eq!(ran.code, 0);
+        assert!(ran.out.lines().count() <= 28, "{} lines", ran.out.lines().count());
+        assert!(ran.out.lines().all(|line| line.len() <= 80), "{}", ran.out);
+    }
+    for topic in ["serve", "function", "exec", "native"] {
+        assert_ne!(hob(&["help", topic]).out, hob(&["help"]).out);
+    }
+    assert!(hob(&["--version"]).out.starts_with("hob "));
+}
+
+#[test]
+fn wrong_use_is_2_and_an_absent_server_is_3() {
+    for (arguments, code, complaint) in [
+        (&["frobnicate"][..], 2, "hob: frobnicate: no such verb, see hob --help"),
+        (&["invoke"], 2, "hob: invoke takes the name of one function, see hob --help"),
+        (&["ls", "--frob"], 2, "hob: invalid option '--frob', see hob --help"),
+        (&["serve", "--slots", "many"], 2, "hob: --slots: \"many\" is not valid, allowed: 1..256"),
+        (&["ls", "--url", "https://x"], 2, "hob: https://x: allowed: http://HOST:PORT"),
+        (
+            &["ls", "--socket", "/nonexistent/s"],
+            3,
+            "hob: reach the server at /nonexistent/s: No such file or directory (os error 2) \
+             (is `hob serve` running?)",
+        ),
+        (
+            &["invoke", "x", "--payload", "@/nonexistent"],
+            2,
+            "hob: read payload /nonexistent: No such file or directory (os error 2)",
+        ),
+        (
+            &["push", "/nonexistent"],
+            1,
+            "hob: push /nonexistent: No such file or directory (os error 2)",
+        ),
+    ] {
+        let ran = hob(arguments);
+        assert_eq!((ran.code, ran.err.trim_end()), (code, complaint), "{arguments:?}");
+        assert_eq!(ran.out, "");
+    }
+}
+
+#[test]
+fn a_server_that_cannot_start_says_why_in_one_line() {
+    let site = Site::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, last) = refused(&site, &["--listen", &address]);
+    assert_eq!(
+        (code, last),
+        (1, format!("hob: listen on {address}: Address already in use (os error 98)"))
+    );
+    let (code, last) = refused(&site, &["--listen", "0.0.0.0:0"]);
+    assert_eq!(code, 2);
+    assert!(last.starts_with("hob: listen on 0.0.0.0:0: not a loopback address"), "{last}");
+    let (code, last) = refused(&site, &["--data", "/proc/nothing"]);
+    assert_eq!(code, 1);
+    assert!(last.starts_with("hob: open data directory /proc/nothing: "), "{last}");
+    let config = site.path().join("hob.toml");
+    fs::write(&config, "slots = 1\nlisten = 4620\n").unwrap();
+    let (code, last) = refused(&site, &["--config", config.to_str().unwrap()]);
+    assert_eq!(code, 2);
+    let place = config.display();
+    assert_eq!(last, format!("hob: {place}:2: listen: is a whole number, allowed: HOST:PORT"));
+}
+
+#[test]
+fn one_server_for_one_data_directory_and_one_socket() {
+    let site = Site::new();
+    site.script("demo", "exec", "#!/bin/sh\ncat\n", "");
+    let server = site.serve(&[]);
+    let data = site.path().join("data");
+    let (code, last) = refused(&site, &["--socket", "/nonexistent"]);
+    let expected = format!("hob: open data directory {}: another server uses it", data.display());
+    assert_eq!((code, last), (1, expected));
+    let other = site.path().join("other");
+    let (code, last) = refused(&site, &["--data", other.to_str().unwrap()]);
+    assert_eq!(code, 1);
+    assert!(last.ends_with("another server listens on it"), "{last}");
+    server.ok("demo", "{}");
+    server.stop();
+}
+
+#[test]
+fn handlers_that_cannot_run_are_refused_with_the_reason() {
+    let site = Site::new();
+    let function = |name: &str, content: Option<&[u8]>, mode: u32| {
+        let folder = site.function(name, "runtime = \"exec\"\nhandler = \"run\"\n");
+        if let Some(content) = content {
+            fs::write(folder.join("run"), content).unwrap();
+            fs::set_permissions(folder.join("run"), fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    let mut foreign = [0u8; 64];
+    foreign[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    foreign[18] = 21;
+    function("missing", None, 0);
+    function("locked", Some(b"#!/bin/sh\n"), 0o644);
+    function("foreign", Some(&foreign), 0o755);
+    function("plain", Some(b"echo hi\n"), 0o755);
+    function("snake", Some(b"#!/usr/bin/snake\n"), 0o755);
+    site.function("later", "runtime = \"python3.11\"\nhandler = \"app.handler\"\n");
+    site.function("no-bootstrap", "runtime = \"provided.al2023\"\n");
+    let server = site.serve(&[]);
+    for (name, reason) in [
+        ("missing", "handler run is missing: no such file in the function's folder"),
+        ("locked", "handler run is not executable: chmod +x run"),
+        ("foreign", "handler run is built for PowerPC64 (64-bit), this is"),
+        ("plain", "handler run is neither a program nor a script that starts with #!"),
+        ("snake", "handler run needs /usr/bin/snake, which is not here"),
+        ("later", "runtime python3.11 is not served by this build yet"),
+        ("no-bootstrap", "handler bootstrap is missing"),
+    ] {
+        let place = site.functions().join(name).join("function.toml");
+        let line = format!("function {name}: {}: {reason}", place.display());
+        assert!(server.log().contains(&line), "{name}: {}", server.log());
+        let reply = server.invoke(name, "{}");
+        assert_eq!(reply.status, 404, "{name}");
+        assert!(reply.text().contains(reason.split(" (").next().unwrap()), "{}", reply.text());
+        let shown = server.hob(&["show", name, "--json"]);
+        assert!(shown.out.contains("\"refused\""), "{}", shown.out);
+    }
+    server.stop();
+}
+
+#[test]
+fn invoke_tells_errors_apart_by_its_exit_code() {
+    let site = Site::new();
+    site.script("cat", "exec", "#!/bin/sh\ncat\n", "");
+    site.script("bad", "exec", "#!/bin/sh\necho why >&2\nexit 1\n", "");
+    site.script("off", "exec", "#!/bin/sh\n", "reserved_concurrency = 0");
+    let server = site.serve(&[]);
+    let file = site.path().join("event");
+    fs::write(&file, "[1]").unwrap();
+    let from_file = format!("@{}", file.display());
+    for (arguments, code, out) in [
+        (&["cat", "--payload", "{\"a\":1}"][..], 0, "{\"a\":1}\n"),
+        (&["cat", "--payload", &from_file], 0, "[1]\n"),
+        (&["cat", "--payload", "-"], 0, "{}\n"),
+        (&["cat"], 0, "{}\n"),
+        (&["cat", "--qualifier", "$LATEST"], 0, "{}\n"),
+        (&["cat", "--qualifier", "7"], 3, ""),
+        (
+            &["bad"],
+            1,
+            "{\"errorMessage\":\"why\",\"errorType\":\"Runtime.ExitError\",\"exitStatus\":1}\n",
+        ),
+        (&["nobody"], 3, ""),
+        (&["off"], 3, ""),
+        (&["cat", "--payload", "no json"], 3, ""),
+        (&["cat", "--async"], 3, ""),
+    ] {
+        let ran = server.hob(&[&["invoke"], arguments].concat());
+        assert_eq!((ran.code, ran.out.as_str()), (code, out), "{arguments:?}: {}", ran.err);
+        assert_eq!(ran.err.is_empty(), code == 0, "{arguments:?}: {}", ran.err);
+    }
+    let tail = server.hob(&["invoke", "bad", "--tail"]);
+    assert!(tail.err.starts_with("START RequestId: "), "{}", tail.err);
+    assert!(tail.err.contains("\nwhy\n"), "{}", tail.err);
+    server.stop();
+}
+
+#[test]
+fn tables_for_people_and_json_for_programs() {
+    let site = Site::new();
+    site.native("demo", "", "");
+    site.function("bad", "runtime = \"exec\"\n");
+    let server = site.serve(&[]);
+    server.ok("demo", "{}");
+    let ls = server.hob(&["ls"]).out;
+    let lines: Vec<Vec<&str>> = ls.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["NAME", "RUNTIME", "STATE", "VERSION", "WORKERS"]);
+    assert_eq!(lines[1], ["bad", "-", "refused", "$LATEST", "0"]);
+    assert_eq!(lines[2], ["demo", "native", "active", "$LATEST", "1"]);
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&server.hob(arguments).out).unwrap()
+    };
+    let keys = |value: &serde_json::Value| -> Vec<String> {
+        value.as_object().unwrap().keys().cloned().collect()
+    };
+    assert_eq!(
+        keys(&json(&["ls", "--json"])[1]),
+        ["name", "runtime", "state", "version", "workers"]
+    );
+    let ps = json(&["ps", "--json"]);
+    let expected = [
+        "function",
+        "idle_s",
+        "invocations",
+        "pid",
+        "pss_kib",
+        "slot",
+        "state",
+        "uptime_s",
+        "version",
+    ];
+    assert_eq!(keys(&ps[0]), expected);
+    assert_eq!((&ps[0]["slot"], &ps[0]["invocations"]), (&0.into(), &1.into()));
+    assert!(ps[0]["pss_kib"].as_u64().unwrap() > 100);
+    assert!(server.hob(&["ps"]).out.starts_with("SLOT  FUNCTION  VERSION  STATE"));
+    assert_eq!(json(&["show", "demo", "--json"])["timeout_s"], 3);
+    let url = format!("http://{}", server.address);
+    let over_tcp = hob(&["ls", "--url", &url]);
+    assert_eq!(over_tcp.out, ls);
+    // A reader that has seen enough is no error.
+    let pipe = format!("{HOB} ls --url {url} | head -n 1");
+    let ran = Ran::of(Command::new("sh").args(["-c", &pipe]));
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    server.stop();
+}
+
+#[test]
+fn a_token_keeps_strangers_out() {
+    let site = Site::new();
+    site.script("demo", "exec", "#!/bin/sh\ncat\n", "[url]\nauth = \"none\"");
+    site.script("closed", "exec", "#!/bin/sh\ncat\n", "");
+    let config = site.path().join("hob.toml");
+    fs::write(&config, "[auth]\ntoken = \"secret\"\n").unwrap();
+    let server = site.serve(&["--config", config.to_str().unwrap()]);
+    let path = common::http::invocations("demo");
+    let status = |fields: &[(&str, &str)]| {
+        let reply = server.connect().post(&path, fields, b"{}");
+        (reply.status, reply.field("x-amzn-errortype").map(str::to_owned))
+    };
+    let missing = Some("MissingAuthenticationTokenException".to_owned());
+    let unknown = Some("UnrecognizedClientException".to_owned());
+    assert_eq!(status(&[]), (403, missing));
+    assert_eq!(status(&[("Authorization", "Bearer wrong")]), (403, unknown.clone()));
+    assert_eq!(status(&[("Authorization", "AWS4-HMAC-SHA256 Credential=x")]), (403, unknown));
+    assert_eq!(status(&[("Authorization", "Bearer secret")]), (200, None));
+    assert_eq!(server.connect().get("/healthz").status, 200);
+    assert_eq!(server.connect().get("/hob/workers").status, 403);
+    assert_eq!(server.connect().post("/fn/demo/", &[], b"{}").status, 200, "its URL is open");
+    assert_eq!(server.connect().post("/fn/closed/", &[], b"{}").status, 403, "this one is not");
+    assert_eq!(server.get("/hob/workers"), serde_json::json!([]), "the socket has its file mode");
+    let mode = fs::metadata(server.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    let url = format!("http://{}", server.address);
+    let mut ls = Command::new(HOB);
+    assert_eq!(Ran::of(ls.args(["ls", "--url", &url])).code, 3);
+    assert_eq!(Ran::of(ls.env("HOB_TOKEN", "secret")).code, 0);
+    server.stop();
+}
+
+#[test]
+fn keys_of_later_builds_are_named_in_one_warning() {
+    let site = Site::new();
+    let more = "memory_mb = 64\nlayers = [\"deps:1\"]\n[async]\nretries = 0\n[[trigger]]\nfiles = \"/tmp\"";
+    site.script("demo", "exec", "#!/bin/sh\ncat\n", more);
+    let config = site.path().join("hob.toml");
+    fs::write(&config, "board = \"pi4\"\n[mqtt]\nbroker = \"mqtt://h:1883\"\n").unwrap();
+    let server = site.serve(&["--config", config.to_str().unwrap()]);
+    server.ok("demo", "{}");
+    let log = server.log();
+    let line = "function demo: not yet in force in this build: layers, memory_mb, async, trigger";
+    assert_eq!(log.matches(line).count(), 1, "{log}");
+    for key in ["board", "mqtt"] {
+        assert!(log.contains(&format!("hob.toml: not yet in force in this build: {key}")), "{log}");
+    }
+    server.stop();
+}
+
+#[test]
+fn the_demo_shows_the_tour_and_the_doctor_looks_around() {
+    let ran = hob(&["demo"]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    for stop in [
+        "cold start, native",
+        "2 ran, 3 got 429",
+        "Runtime.ExitError",
+        "Sandbox.Timedout",
+        "exit 0",
+    ] {
+        assert!(ran.out.contains(stop), "{}", ran.out);
+    }
+    let data = tempfile::tempdir().unwrap();
+    let doctor =
+        |data: &str| Ran::of(Command::new(HOB).args(["doctor", "--json"]).env("HOB_DATA", data));
+    let good = doctor(data.path().to_str().unwrap());
+    assert_eq!(good.code, 0, "{}", good.err);
+    let json: serde_json::Value = serde_json::from_str(&good.out).unwrap();
+    assert_eq!(json["runs"], true);
+    assert!(json["findings"].as_array().unwrap().len() > 10);
+    assert_eq!(doctor("/proc/1/nothing").code, 1, "where it cannot run, it says so");
+}

@@ -1,0 +1,153 @@
+//! Every example runs, and every command of README does what README says.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use common::{Site, eventually, example};
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Copies the example functions; what they link to is what this test run has built.
+fn copy(site: &Site) {
+    for entry in fs::read_dir(project().join("examples")).unwrap() {
+        let entry = entry.unwrap();
+        let folder = site.functions().join(entry.file_name());
+        fs::create_dir(&folder).unwrap();
+        for file in fs::read_dir(entry.path()).unwrap() {
+            let file = file.unwrap();
+            let target = folder.join(file.file_name());
+            if file.file_type().unwrap().is_symlink() {
+                let link = fs::read_link(file.path()).unwrap();
+                symlink(example(link.file_name().unwrap().to_str().unwrap()), target).unwrap();
+            } else {
+                fs::copy(file.path(), target).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn every_example_runs() {
+    let site = Site::new();
+    copy(&site);
+    let server = site.serve(&[]);
+    let list = server.get("/hob/functions");
+    let names: Vec<&str> =
+        list.as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["hello-exec", "hello-native", "hello-provided"]);
+    for name in names {
+        for n in 1..3 {
+            let reply = server.ok(name, &format!("{{\"n\":{n}}}"));
+            assert_eq!(reply["hello"], name.strip_prefix("hello-").unwrap());
+            assert_eq!(reply["event"]["n"], n);
+        }
+        let path = format!("/fn/{name}/some/path?a=b");
+        let reply = server.connect().post(&path, &[], b"text");
+        assert_eq!(reply.json()["event"]["rawPath"], "/some/path", "{}", reply.text());
+        let log = server.hob(&["logs", name]).out;
+        assert_eq!(log.matches("invocation ").count(), 3, "{log}");
+    }
+    server.stop();
+}
+
+/// The commands of README's `sh` blocks, in order; a block may be continued by later ones.
+fn commands() -> Vec<String> {
+    let text = fs::read_to_string(project().join("README.md")).unwrap();
+    let mut commands: Vec<String> = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line.trim_end() {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            line if inside && !line.starts_with('#') && !line.is_empty() => {
+                let joined = commands.last_mut().filter(|last| last.ends_with('\\'));
+                match joined {
+                    Some(last) => {
+                        last.pop();
+                        last.push_str(line);
+                    }
+                    None => commands.push(line.to_owned()),
+                }
+            }
+            _ => {}
+        }
+    }
+    commands
+}
+
+/// Servers that README starts, ended with the test.
+struct Running(Vec<Child>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn every_command_of_the_readme_works() {
+    let scratch = tempfile::tempdir().unwrap();
+    let place = |name: &str| scratch.path().join(name);
+    let shell = |command: &str| {
+        // `hob` is the binary that README builds; state goes to a scratch directory.
+        let path = std::env::var("PATH").unwrap();
+        let built = project().join("target/release");
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-euc", command])
+            .current_dir(project())
+            .env("PATH", format!("{}:{path}", built.display()))
+            .env("HOB_SOCKET", place("hob.sock"))
+            .env("HOB_DATA", place("data"))
+            .env_remove("CARGO_TARGET_DIR")
+            .stdin(Stdio::null());
+        shell
+    };
+    let mut running = Running(Vec::new());
+    let commands = commands();
+    assert!(commands.len() >= 5, "{commands:?}");
+    for command in commands {
+        println!("$ {command}");
+        if command.contains("hob serve") || command.contains("-- serve") {
+            let log = fs::File::create(place("log")).unwrap();
+            running.0.push(shell(&format!("exec {command}")).stderr(log).spawn().unwrap());
+            wait_for(&place("log"));
+            continue;
+        }
+        if command == "tests/run" || command.starts_with("benches/") {
+            // The first is what runs this test; the second have tests of their own.
+            assert!(project().join(command.split(' ').next().unwrap()).exists(), "{command}");
+            continue;
+        }
+        let output = shell(&command).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{command}: {}\n{out}{err}", output.status);
+        let error = out.contains("Exception") && !command.contains("nobody");
+        assert!(!error, "{command}: {out}");
+    }
+}
+
+/// A release build may come first: the wait is for the server's word, or its end.
+fn wait_for(log: &PathBuf) {
+    let begun = std::time::Instant::now();
+    let ready = || fs::read_to_string(log).unwrap_or_default().contains("hello-exec: exec ready");
+    while !ready() {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        assert!(begun.elapsed().as_secs() < 600, "{text}");
+        assert!(!text.contains("hob: "), "{text}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    eventually("the server is ready", || Some(()));
+}
