@@ -1,0 +1,147 @@
+//! Rows 13, 14, 17: system calls, allocations, wake-ups. The same on every machine.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::http::invocations;
+use crate::server::{Server, native};
+use crate::{Bench, Row};
+
+const EVENT: &[u8] = b"{\"n\":1}";
+
+pub fn rows(bench: &Bench) -> Vec<Row> {
+    vec![system_calls(bench), allocations(bench), quiet(bench)]
+}
+
+/// `strace -c` on a server; its report comes when it is told to stop.
+struct Trace {
+    child: Child,
+    report: std::path::PathBuf,
+}
+
+impl Trace {
+    fn start(bench: &Bench, server: &Server) -> Trace {
+        let report = bench.tool("strace.txt");
+        let _ = std::fs::remove_file(&report);
+        let mut child = Command::new("strace")
+            .args(["-c", "-f", "-o"])
+            .arg(&report)
+            .args(["-p", &server.pid().to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It says so once it is attached.
+        let mut line = [0; 64];
+        let said = std::io::Read::read(child.stderr.as_mut().unwrap(), &mut line).unwrap();
+        assert!(
+            String::from_utf8_lossy(&line[..said]).contains("attached"),
+            "strace cannot attach"
+        );
+        Trace { child, report }
+    }
+
+    /// All system calls, and those that wait for events.
+    fn stop(mut self) -> (usize, usize) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        self.child.wait().unwrap();
+        let report = std::fs::read_to_string(&self.report).unwrap();
+        let calls = |line: &str| -> Option<(usize, String)> {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            Some((fields.get(3)?.parse().ok()?, (*fields.last()?).to_owned()))
+        };
+        let all: Vec<(usize, String)> =
+            report.lines().filter_map(calls).filter(|(_, name)| name != "total").collect();
+        let waits = all.iter().filter(|(_, name)| name.starts_with("epoll")).map(|(n, _)| n);
+        (all.iter().map(|(n, _)| n).sum(), waits.sum())
+    }
+}
+
+fn system_calls(bench: &Bench) -> Row {
+    let functions = [("warm", native("queue_wait_ms = 60000"))];
+    let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "8"], &[]);
+    let path = invocations("warm");
+    server.load(8, 50, &path, EVENT);
+    let mut each = Vec::new();
+    for clients in [1, 8] {
+        // What a connection costs to open and close is taken out by the difference of two runs.
+        let count = |invocations: usize| {
+            let trace = Trace::start(bench, &server);
+            server.load(clients, invocations, &path, EVENT);
+            trace.stop().0
+        };
+        let more = bench.amount(5_000) / clients;
+        let few = count(10);
+        each.push((count(10 + more) as f64 - few as f64) / (more * clients) as f64);
+    }
+    Row {
+        number: "13",
+        promise: "system calls a warm invocation, at 1 and 8 clients: at most 8 and 6",
+        measured: format!("{:.2} and {:.2} (floor 4)", each[0], each[1]),
+        holds: Some(each[0] <= 8.0 && each[1] <= 6.0),
+    }
+}
+
+fn allocations(bench: &Bench) -> Row {
+    let file = bench.tool("count");
+    std::fs::write(&file, [0; 8]).unwrap();
+    let preload = bench.tool("count.so");
+    let environment =
+        [("LD_PRELOAD", preload.to_str().unwrap()), ("HOB_BUDGET_COUNT", file.to_str().unwrap())];
+    let functions = [("warm", native(""))];
+    let server = Server::start(bench, &bench.dynamic, &functions, &[], &environment);
+    let count = || {
+        let bytes = std::fs::read(&file).unwrap();
+        u64::from_le_bytes(bytes[..8].try_into().unwrap())
+    };
+    let path = invocations("warm");
+    let mut connection = server.connect();
+    let mut run = |event: &[u8], times: usize| {
+        for _ in 0..times {
+            assert_eq!(connection.post(&path, &[], event).status, 200);
+        }
+        count()
+    };
+    let large = format!("{{\"text\":\"{}\",\"list\":[1,2,{{}}]}}", "x".repeat(3_900));
+    let mut each = Vec::new();
+    for event in [EVENT, large.as_bytes()] {
+        let before = run(event, 500);
+        assert!(before > 0, "the allocator is counted");
+        let times = bench.amount(10_000);
+        each.push((run(event, times) - before) as f64 / times as f64);
+    }
+    Row {
+        number: "14",
+        promise: "allocations a warm invocation, bodies up to 4 KiB: 0",
+        measured: format!("{:.3} at 7 bytes, {:.3} at 3.9 KiB", each[0], each[1]),
+        // Reading a worker's memory once a second is not part of an invocation.
+        holds: Some(each.iter().all(|n| *n < 0.05)),
+    }
+}
+
+fn quiet(bench: &Bench) -> Row {
+    let functions: Vec<_> = ["a", "b", "c"].map(|name| (name, native(""))).to_vec();
+    let server = Server::start(bench, &bench.fixed, &functions, &[], &[]);
+    server.load(1, 3, &invocations("a"), EVENT);
+    server.at_rest(1);
+    std::thread::sleep(Duration::from_millis(300));
+    let written = || -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/io", server.pid())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: ")).unwrap();
+        line.parse().unwrap()
+    };
+    let before = written();
+    let trace = Trace::start(bench, &server);
+    let seconds = if bench.small { 3 } else { 60 };
+    std::thread::sleep(Duration::from_secs(seconds));
+    let (_, waits) = trace.stop();
+    let bytes = written() - before;
+    // Attaching and detaching interrupt the wait that is under way.
+    let wakes = waits.saturating_sub(2);
+    Row {
+        number: "17",
+        promise: "idle server with a warm worker: at most 2 wake-ups a minute, 0 bytes written",
+        measured: format!("{wakes} wake-ups, {bytes} bytes in {seconds} s"),
+        holds: Some(wakes <= 2 && bytes == 0),
+    }
+}

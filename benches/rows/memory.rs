@@ -1,0 +1,103 @@
+//! Rows 1 to 5: memory, threads, size.
+
+use crate::http::invocations;
+use crate::server::{Function, Server, exec, native};
+use crate::{Bench, Row};
+
+const EVENT: &[u8] = b"{\"n\":1}";
+
+fn ten() -> Vec<Function> {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    let toml = |n: usize| if n.is_multiple_of(2) { native("") } else { exec("") };
+    names.iter().enumerate().map(|(n, name)| (*name, toml(n))).collect()
+}
+
+fn kib(server: &Server) -> String {
+    let (all, own) = (server.status("VmRSS"), server.status("RssAnon"));
+    format!("{all} KiB ({own} its own, the rest the program's text)")
+}
+
+pub fn rows(bench: &Bench) -> Vec<Row> {
+    let server = Server::start(bench, &bench.fixed, &ten(), &[], &[]);
+    let idle = server.status("VmRSS");
+    let mut rows = vec![Row {
+        number: "1",
+        promise: "idle server, 10 functions, no worker: at most 768 KiB",
+        measured: kib(&server),
+        holds: Some(idle <= 768),
+    }];
+    drop(server);
+    rows.push(crowded(bench));
+    rows.push(growth(bench));
+    let server = Server::start(bench, &bench.fixed, &ten(), &[], &[]);
+    server.load(4, 10, &invocations("a"), EVENT);
+    let threads = server.status("Threads");
+    rows.push(Row {
+        number: "4",
+        promise: "threads: at most 2",
+        measured: threads.to_string(),
+        holds: Some(threads <= 2),
+    });
+    let size = std::fs::metadata(&bench.fixed).unwrap().len();
+    rows.push(Row {
+        number: "5",
+        promise: "static stripped binary: at most 2 MiB",
+        measured: format!("{} KiB (x86-64, glibc)", size / 1024),
+        holds: Some(size <= 2 << 20),
+    });
+    rows
+}
+
+/// 64 workers, then 64 connections.
+fn crowded(bench: &Bench) -> Row {
+    let functions = [("many", native("provisioned_concurrency = 64"))];
+    let none = Server::start(bench, &bench.fixed, &[("many", native(""))], &["--slots", "80"], &[]);
+    let empty = none.status("RssAnon");
+    drop(none);
+    let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "80"], &[]);
+    server.at_rest(64);
+    let with_workers = server.status("RssAnon");
+    let mut connections: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    for connection in &mut connections {
+        assert_eq!(connection.get("/healthz").status, 200);
+    }
+    let (all, own) = (server.status("VmRSS"), server.status("RssAnon"));
+    let each = |more: u64, less: u64| (more.saturating_sub(less)) as f64 / 64.0;
+    let (worker, connection) = (each(with_workers, empty), each(own, with_workers));
+    Row {
+        number: "2",
+        promise: "with 64 warm workers and 64 idle connections: at most 1,024 KiB; 1 KiB a worker, \
+                  2 KiB a connection",
+        measured: format!(
+            "{all} KiB ({own} its own); {worker:.2} KiB a worker, {connection:.2} KiB a connection"
+        ),
+        holds: Some(all <= 1024 && worker <= 1.0 && connection <= 2.0),
+    }
+}
+
+/// Memory before and after a long day.
+fn growth(bench: &Bench) -> Row {
+    let slow =
+        "runtime = \"exec\"\nhandler = \"sleep 1000\"\ntimeout_s = 1\nshutdown_grace_ms = 0\n";
+    let functions = [("warm", native("queue_wait_ms = 60000")), ("slow", slow.to_owned())];
+    let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "16"], &[]);
+    server.load(8, 50, &invocations("warm"), EVENT);
+    server.load(8, 20, &invocations("warm"), b"\"crash\"");
+    server.load(8, 1, &invocations("slow"), EVENT);
+    server.load(8, 50, &invocations("warm"), EVENT);
+    server.at_rest(1);
+    let before = server.status("VmRSS");
+    let (good, bad, late) = (bench.amount(100_000), bench.amount(10_000), bench.amount(800));
+    server.load(8, good / 8, &invocations("warm"), EVENT);
+    server.load(8, bad / 8, &invocations("warm"), b"\"crash\"");
+    server.load(16, late.div_ceil(16).min(5), &invocations("slow"), EVENT);
+    server.load(8, 50, &invocations("warm"), EVENT);
+    server.at_rest(1);
+    let grown = server.status("VmRSS").saturating_sub(before);
+    Row {
+        number: "3",
+        promise: "growth after 100,000 warm invocations, 10,000 crashes, timeouts: at most 64 KiB",
+        measured: format!("{grown} KiB after {good} and {bad}"),
+        holds: Some(grown <= 64),
+    }
+}

@@ -1,0 +1,150 @@
+//! A server for one measurement, in a scratch directory of its own.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Bench;
+use crate::http::Conn;
+
+pub struct Server {
+    child: Child,
+    dir: tempfile::TempDir,
+    pub address: String,
+    /// From the start of its process to its first answer.
+    pub start_us: f64,
+}
+
+/// A function: its name and its `function.toml`; the handler `echo` is there.
+pub type Function = (&'static str, String);
+
+pub fn native(more: &str) -> String {
+    format!("runtime = \"native\"\nhandler = \"echo\"\n{more}\n")
+}
+
+pub fn exec(more: &str) -> String {
+    format!("runtime = \"exec\"\nhandler = \"echo once\"\n{more}\n")
+}
+
+impl Server {
+    pub fn start(
+        bench: &Bench,
+        binary: &Path,
+        functions: &[Function],
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Server {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, toml) in functions {
+            let folder = dir.path().join("functions").join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("function.toml"), toml).unwrap();
+            std::fs::copy(bench.tool("echo"), folder.join("echo")).unwrap();
+        }
+        // The first start brings the code into the store; what is measured is a start like any.
+        let mut server = Server::launch(dir, binary, arguments, environment);
+        server.stop();
+        let dir = std::mem::replace(&mut server.dir, tempfile::tempdir().unwrap());
+        Server::launch(dir, binary, arguments, environment)
+    }
+
+    fn launch(
+        dir: tempfile::TempDir,
+        binary: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Server {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let begun = Instant::now();
+        let child = Command::new(binary)
+            .arg("serve")
+            .arg(dir.path().join("functions"))
+            .arg("--data")
+            .arg(dir.path().join("data"))
+            .arg("--socket")
+            .arg(dir.path().join("sock"))
+            .args(["--listen", &address])
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .env("HOB_LOG", "error")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        while std::net::TcpStream::connect(&address).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the server does not start");
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        Conn::tcp(&address).get("/healthz");
+        let start_us = begun.elapsed().as_secs_f64() * 1e6;
+        let server = Server { child, dir, address, start_us };
+        while server.get("/hob/server")["loading"] == true {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        server
+    }
+
+    fn stop(&mut self) {
+        let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id().try_into().unwrap()
+    }
+
+    pub fn connect(&self) -> Conn {
+        Conn::tcp(&self.address)
+    }
+
+    pub fn get(&self, path: &str) -> serde_json::Value {
+        self.connect().get(path).json()
+    }
+
+    /// A number from `/proc/PID/status`.
+    pub fn status(&self, key: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.trim_start_matches(':').split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// Waits until every worker is idle; how many there are.
+    pub fn at_rest(&self, at_least: usize) -> usize {
+        loop {
+            let workers = self.get("/hob/workers");
+            let workers = workers.as_array().unwrap();
+            if workers.len() >= at_least && workers.iter().all(|w| w["state"] == "idle") {
+                return workers.len();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Runs `count` invocations on each of `clients` connections; how many were answered 200, and
+    /// how long it took.
+    pub fn load(&self, clients: usize, count: usize, path: &str, event: &[u8]) -> (usize, f64) {
+        let begun = Instant::now();
+        let good = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..clients)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut connection = self.connect();
+                        let run = |_: &usize| connection.post(path, &[], event).status == 200;
+                        (0..count).filter(run).count()
+                    })
+                })
+                .collect();
+            clients.into_iter().map(|client| client.join().unwrap()).sum()
+        });
+        (good, begun.elapsed().as_secs_f64())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.child.try_wait().unwrap().is_none() {
+            self.stop();
+        }
+    }
+}

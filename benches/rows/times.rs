@@ -1,0 +1,197 @@
+//! Rows 6, 7, 10, 11, 18, 19: times, each beside its floor.
+
+use std::process::Command;
+use std::time::Instant;
+
+use crate::http::invocations;
+use crate::server::{Server, exec, native};
+use crate::{Bench, Row, median_p99};
+
+const EVENT: &[u8] = b"{\"n\":1}";
+
+pub fn rows(bench: &Bench) -> Vec<Row> {
+    vec![
+        cold(bench),
+        cold_native(bench),
+        warm(bench),
+        throughput(bench),
+        start(bench),
+        overload(bench),
+    ]
+}
+
+/// What the machine takes for a process (or with `http` for an exchange), in microseconds.
+fn floor(bench: &Bench, rounds: usize, http: bool) -> Vec<f64> {
+    let mut command = Command::new(bench.tool("floor"));
+    command.arg(bench.tool("echo")).arg(rounds.to_string());
+    if http {
+        command.arg("http");
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+fn timed(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
+    let mut connection = server.connect();
+    let path = invocations(name);
+    let run = |_| {
+        let begun = Instant::now();
+        assert_eq!(connection.post(&path, &[], EVENT).status, 200);
+        begun.elapsed().as_secs_f64() * 1e6
+    };
+    (0..rounds).map(run).collect()
+}
+
+/// Alternates between measurements, so that the machine's moods fall on all of them.
+fn interleaved<const N: usize>(
+    rounds: usize,
+    measure: [&dyn Fn(usize) -> Vec<f64>; N],
+) -> [(f64, f64); N] {
+    let mut all: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
+    for _ in 0..rounds.div_ceil(20) {
+        for (times, measure) in all.iter_mut().zip(measure) {
+            times.extend(measure(20));
+        }
+    }
+    all.each_mut().map(|times| median_p99(times))
+}
+
+fn cold(bench: &Bench) -> Row {
+    let server = Server::start(bench, &bench.fixed, &[("cold", exec(""))], &[], &[]);
+    let [(total, p99), (spawn, _), (exchange, _)] = interleaved(
+        bench.amount(2000),
+        [&|n| timed(&server, "cold", n), &|n| floor(bench, n, false), &|n| floor(bench, n, true)],
+    );
+    let own = total - spawn - exchange;
+    Row {
+        number: "6",
+        promise: "cold start over HTTP, exec: hob's own share at most 100 us",
+        measured: format!(
+            "{total:.0} us (p99 {p99:.0}); floor {:.0} us = process {spawn:.0} + exchange \
+             {exchange:.0}; own share {own:.0} us",
+            spawn + exchange
+        ),
+        holds: None,
+    }
+}
+
+fn cold_native(bench: &Bench) -> Row {
+    let functions = [("cold", native("max_invocations = 1\nshutdown_grace_ms = 0"))];
+    let server = Server::start(bench, &bench.fixed, &functions, &[], &[]);
+    let [(total, p99), (spawn, _)] = interleaved(
+        bench.amount(1000),
+        [&|n| timed(&server, "cold", n), &|n| floor(bench, n, false)],
+    );
+    Row {
+        number: "7a",
+        promise: "cold start over HTTP, native, without a zygote",
+        measured: format!("{total:.0} us (p99 {p99:.0}), {:.2} x the bare process", total / spawn),
+        holds: None,
+    }
+}
+
+fn warm(bench: &Bench) -> Row {
+    let server = Server::start(bench, &bench.fixed, &[("warm", native(""))], &[], &[]);
+    timed(&server, "warm", 100);
+    let [(p50, p99), (floor, floor_p99)] = interleaved(
+        bench.amount(20_000),
+        [&|n| timed(&server, "warm", n), &|n| floor(bench, n, true)],
+    );
+    Row {
+        number: "10",
+        promise: "warm invocation over a kept connection, native: goal 2 x the bare exchange",
+        measured: format!(
+            "{p50:.0} us (p99 {p99:.0}), {:.2} x the bare exchange of {floor:.0} us (p99 {floor_p99:.0})",
+            p50 / floor
+        ),
+        holds: None,
+    }
+}
+
+fn throughput(bench: &Bench) -> Row {
+    let functions = [("warm", native("queue_wait_ms = 60000"))];
+    let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "4"], &[]);
+    let path = invocations("warm");
+    let mut text = Vec::new();
+    for clients in [8, 32] {
+        let count = bench.amount(40_000) / clients;
+        let (mut runs, mut bare) = (Vec::new(), Vec::new());
+        for _ in 0..5 {
+            let (good, seconds) = server.load(clients, count, &path, EVENT);
+            runs.push(good as f64 / seconds);
+            let (good, seconds) = server.load(clients, count, "/healthz", b"");
+            // A GET is what is static here; it is refused for its method, as quickly.
+            bare.push((clients * count).max(good) as f64 / seconds);
+        }
+        let ((rate, _), (bare, _)) = (median_p99(&mut runs), median_p99(&mut bare));
+        let part = rate / bare;
+        text.push(format!("{clients} clients: {rate:.0}/s, {part:.2} x a reply without a worker"));
+    }
+    Row {
+        number: "11",
+        promise: "throughput, native: at least 0.4 x a reply without a worker",
+        measured: text.join("; "),
+        holds: None,
+    }
+}
+
+fn start(bench: &Bench) -> Row {
+    let functions: Vec<_> = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]
+        .into_iter()
+        .map(|name| (name, native("")))
+        .collect();
+    let starts = bench.amount(500).div_ceil(25);
+    let run = |_| Server::start(bench, &bench.fixed, &functions, &[], &[]).start_us / 1000.0;
+    let mut times: Vec<f64> = (0..starts).map(run).collect();
+    let (p50, p99) = median_p99(&mut times);
+    Row {
+        number: "18",
+        promise: "start to first answer, 10 functions: at most 10 ms",
+        measured: format!("{p50:.1} ms (p99 {p99:.1})"),
+        holds: None,
+    }
+}
+
+fn overload(bench: &Bench) -> Row {
+    let functions = [("busy", native("queue_wait_ms = 0"))];
+    let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "4"], &[]);
+    let path = invocations("busy");
+    let count = bench.amount(40_000);
+    server.load(4, 50, &path, EVENT);
+    let (good, seconds) = server.load(4, count / 4, &path, EVENT);
+    let capacity = good as f64 / seconds;
+    let refused = std::sync::Mutex::new(Vec::new());
+    let begun = Instant::now();
+    let good: usize = std::thread::scope(|scope| {
+        let client = || {
+            let mut connection = server.connect();
+            let (mut good, mut late) = (0, Vec::new());
+            for _ in 0..count / 40 {
+                let begun = Instant::now();
+                match connection.post(&path, &[], EVENT).status {
+                    200 => good += 1,
+                    _ => late.push(begun.elapsed().as_secs_f64() * 1e3),
+                }
+            }
+            refused.lock().unwrap().extend(late);
+            good
+        };
+        let clients: Vec<_> = (0..40).map(|_| scope.spawn(client)).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    });
+    let goodput = good as f64 / begun.elapsed().as_secs_f64();
+    let mut refused = refused.into_inner().unwrap();
+    let (count, p99) =
+        (refused.len(), if refused.is_empty() { 0.0 } else { median_p99(&mut refused).1 });
+    Row {
+        number: "19",
+        promise: "overload 10 x: goodput at least 95 % of capacity, refusals within 10 ms",
+        measured: format!(
+            "{:.0} % of {capacity:.0}/s; {count} refused, p99 {p99:.1} ms",
+            goodput / capacity * 100.0
+        ),
+        holds: None,
+    }
+}
