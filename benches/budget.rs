@@ -20,6 +20,9 @@ mod http;
 mod memory;
 #[path = "rows/server.rs"]
 mod server;
+#[path = "../tests/common/sockets.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod sockets;
 #[path = "rows/times.rs"]
 mod times;
 

@@ -34,6 +34,8 @@ pub const REPLY_MAX: usize = PAYLOAD_MAX + 100;
 
 /// Client connections at one time, over all listeners of the API.
 pub const CONNECTIONS_MAX: usize = 512;
+/// Clients beyond that which are told so at one time; the others just see the end.
+pub const TURNED_AWAY_MAX: usize = 16;
 /// Bytes of a request head: the API's clients send below 8 KiB.
 pub const HEAD_MAX: usize = 64 * 1024;
 /// Bytes of a request head from a worker: a 1 MiB error cause in one field, as on Lambda.
@@ -51,8 +53,6 @@ pub const HEAD_MS: u32 = 20_000;
 pub const BODY_BYTES_PER_S_MIN: usize = 4 * 1024;
 /// Time a connection may idle between requests: longer than SDKs keep theirs (60 s).
 pub const IDLE_MS: u32 = 75_000;
-/// Time between looks at connections' deadlines: two wake-ups a minute while some are open.
-pub const SWEEP_MS: u32 = 30_000;
 /// Time to wait after the system refused to accept (no descriptors, no memory).
 pub const ACCEPT_PAUSE_MS: u32 = 100;
 /// How much of a refused request is still read so that its client gets to read the answer ...
@@ -163,5 +163,6 @@ pub const CHANGE_AT_MOST_MS: u32 = 2_000;
 pub const DRAIN_LIMIT_S_DEFAULT: u32 = 60;
 /// Descriptors of one slot: socket, three pipes, pidfd, and the Runtime API's connections.
 pub const FILES_PER_SLOT: u64 = 5 + 6;
-/// Descriptors that the server has besides: epoll, listeners, signals, inotify, lock, helpers.
-pub const FILES_OWN: u64 = 48;
+/// Descriptors that the server has besides: epoll, listeners, signals, inotify, lock, helpers, and
+/// twice the clients that are turned away (by the API and by the Runtime API).
+pub const FILES_OWN: u64 = 48 + 2 * TURNED_AWAY_MAX as u64;

@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 
 use crate::function::name::BadName;
+use crate::host::invocation::RequestId;
 use crate::http::reply::ReplyHead;
 use crate::http::{Closed, Connection, Head, Method};
 use crate::pool::Refusal;
@@ -142,21 +143,23 @@ impl ApiError {
         serde_json::Value::from(body).to_string()
     }
 
-    /// Sends the error as the reply to a request.
+    /// Sends the error as the reply to a request, which is called `id` in it.
     pub async fn send(
         &self,
         connection: &Connection,
         request: &Head,
+        id: RequestId,
         keeps: bool,
     ) -> Result<(), Closed> {
         let body = self.json();
         let mut head = ReplyHead::new(self.status)
             .field("Content-Type", "application/json")
+            .field("x-amzn-RequestId", id)
             .field("x-amzn-ErrorType", self.name);
         if let Some(seconds) = self.retry_after_s {
             head = head.field("Retry-After", seconds);
         }
-        let head = head.closing(!keeps).body(body.len());
+        let head = head.connection(request, keeps).body(body.len());
         let body = if request.method == Method::Head { "" } else { &body };
         connection.send(&mut [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())]).await
     }

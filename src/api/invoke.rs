@@ -44,6 +44,11 @@ pub async fn serve(
         .parse(&invoke.name, invoke.qualifier.as_deref())
         .map_err(|bad| ApiError::bad_name(&invoke.name, bad, &home.region))?;
     let wishes = wishes(&connection.bytes()[..head.length], invoke.asynchronous)?;
+    if head.expects_continue {
+        // It asks before it sends: what is no use sending is refused here.
+        host.know(name.name).await;
+        find(host, name)?;
+    }
     let body = match connection.body(head, PAYLOAD_MAX).await {
         Ok(body) => body,
         Err(Broken::Refused(Refused::BodyTooLong)) => {
@@ -67,7 +72,10 @@ pub async fn serve(
         .into());
     }
     if wishes.dry_run {
-        let reply = ReplyHead::new(204).closing(!head.keep_alive).bare();
+        let reply = ReplyHead::new(204)
+            .field("x-amzn-RequestId", host.request_id())
+            .connection(head, head.keep_alive)
+            .bare();
         connection.send(&mut [IoSlice::new(reply.bytes())]).await?;
         return Ok(());
     }
@@ -213,7 +221,7 @@ async fn answer(
     if failed {
         reply = reply.field("X-Amz-Function-Error", "Unhandled");
     }
-    let reply = reply.closing(!head.keep_alive);
+    let reply = reply.connection(head, head.keep_alive);
     let tail = settled.tail.as_ref().map(|tail| BASE64_STANDARD.encode(tail));
     let (name, tail, end) = match &tail {
         Some(tail) => ("X-Amz-Log-Result: ", tail.as_str(), "\r\n"),

@@ -33,7 +33,7 @@ pub async fn serve(
     connection.body(head, 0).await?;
     let reply = ReplyHead::new(200)
         .field("Content-Type", "text/plain; charset=utf-8")
-        .closing(!head.keep_alive)
+        .connection(head, head.keep_alive)
         .chunked();
     connection.send(&mut [IoSlice::new(reply.bytes())]).await?;
     let logs = &api.host.logs;
@@ -58,15 +58,18 @@ pub async fn serve(
             if !follow || api.host.is_draining() {
                 break;
             }
+            // Who follows has nothing more to say: the end of its side means that it left.
             let more = async {
                 logs.reached(at).await;
-                Ok(())
+                true
             };
-            let gone = async {
-                connection.io().ready(Interest::Gone).await;
-                Err(End::Closed)
+            let left = async {
+                connection.io().ready(Interest::Ended).await;
+                false
             };
-            smol::future::or(more, gone).await?;
+            if !smol::future::or(more, left).await {
+                return Err(End::Closed);
+            }
         }
     }
     connection.send(&mut [IoSlice::new(b"0\r\n\r\n")]).await?;

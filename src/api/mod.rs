@@ -83,7 +83,8 @@ pub async fn serve(api: Rc<Api>, mut connection: Connection) {
             Err(End::Error(error)) => {
                 let whole = connection.discard(&head).await;
                 let keeps = whole && head.keep_alive;
-                if error.send(&connection, &head, keeps).await.is_err() {
+                let id = api.host.request_id();
+                if error.send(&connection, &head, id, keeps).await.is_err() {
                     return;
                 }
                 if !whole {
@@ -92,7 +93,7 @@ pub async fn serve(api: Rc<Api>, mut connection: Connection) {
             }
         }
         if !head.keep_alive || api.host.is_draining() {
-            return;
+            return connection.close().await;
         }
     }
 }
@@ -131,14 +132,16 @@ pub async fn reply(
     content_type: &str,
     body: &[u8],
 ) -> Result<(), End> {
-    if !connection.discard(head).await {
-        return Err(End::Refused(Refused::BodyTooLong));
-    }
+    let whole = connection.discard(head).await;
     let reply = ReplyHead::new(status)
         .field("Content-Type", content_type)
-        .closing(!head.keep_alive)
+        .connection(head, whole && head.keep_alive)
         .body(body.len());
     let body = if head.method == crate::http::Method::Head { b"" } else { body };
     connection.send(&mut [IoSlice::new(reply.bytes()), IoSlice::new(body)]).await?;
+    if !whole {
+        connection.linger().await;
+        return Err(End::Closed);
+    }
     Ok(())
 }

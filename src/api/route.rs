@@ -73,17 +73,16 @@ impl Route {
 /// Understands a method and a request target.
 pub fn parse(method: Method, target: &[u8]) -> Route {
     let Ok(target) = std::str::from_utf8(target) else { return Route::Unknown };
-    // A proxy's client may send the absolute form.
-    let target = match target.strip_prefix("http://") {
-        Some(rest) => rest.find('/').map_or("/", |at| &rest[at..]),
-        None => target,
-    };
+    let target = origin(target);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     if let Some(rest) = path.strip_prefix("/fn/") {
         let name = rest.split('/').next().unwrap_or_default();
         return decode(name).map_or(Route::Unknown, |name| Route::Url(name.into_owned()));
     }
-    let parts: Option<Vec<Cow<'_, str>>> = path.trim_matches('/').split('/').map(decode).collect();
+    // Old clients end some paths with a slash.
+    let Some(path) = path.strip_prefix('/') else { return Route::Unknown };
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let parts: Option<Vec<Cow<'_, str>>> = path.split('/').map(decode).collect();
     let Some(parts) = parts else { return Route::Unknown };
     let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
     match (method, parts.as_slice()) {
@@ -101,6 +100,14 @@ pub fn parse(method: Method, target: &[u8]) -> Route {
             admin(method, rest, query).map_or(Route::Unknown, Route::Admin)
         }
         _ => Route::Unknown,
+    }
+}
+
+/// A target without scheme and host: a proxy's client may send them.
+pub fn origin(target: &str) -> &str {
+    match target.strip_prefix("http://") {
+        Some(rest) => rest.find('/').map_or("/", |at| &rest[at..]),
+        None => target,
     }
 }
 
@@ -203,6 +210,8 @@ mod tests {
             (Method::Get, "/2015-03-31/functions/demo/invocations".to_owned(), Route::Unknown),
             (Method::Get, "/".to_owned(), Route::Unknown),
             (Method::Get, "*".to_owned(), Route::Unknown),
+            (Method::Get, "healthz".to_owned(), Route::Unknown),
+            (Method::Get, "//healthz".to_owned(), Route::Unknown),
         ] {
             assert_eq!(parse(method, target.as_bytes()), route, "{target}");
         }

@@ -16,7 +16,7 @@ use super::{Api, End, route};
 use crate::function::config::UrlAuth;
 use crate::function::name::FunctionName;
 use crate::host::Host;
-use crate::host::invocation::{Call, Payload, Settled};
+use crate::host::invocation::{Call, Payload, RequestId, Settled};
 use crate::http::connection::Broken;
 use crate::http::head::{field, fields};
 use crate::http::reply::ReplyHead;
@@ -34,7 +34,8 @@ pub async fn serve(
 ) -> Result<(), End> {
     let host = &api.host;
     host.know(name).await;
-    let version = find(host, FunctionName { name, qualifier: None })?;
+    let function = FunctionName { name, qualifier: None };
+    let version = find(host, function)?;
     match version.config.url {
         Some(UrlAuth::None) => {}
         Some(UrlAuth::Iam) => {
@@ -72,7 +73,8 @@ pub async fn serve(
         host,
         connection,
         Call {
-            version: version.id,
+            // While the body came, another version may have taken the place of that one.
+            version: find(host, function)?.id,
             qualifier: None,
             payload: Some(Payload::new(event, 0..length)),
             trace: None,
@@ -98,9 +100,10 @@ struct Request<'a> {
 impl Request<'_> {
     fn write(&self, event: &mut Writer) {
         let target = String::from_utf8_lossy(&self.bytes[self.head.target.clone()]);
-        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let target = route::origin(&target);
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
         // What follows the function's name is the path that the function sees.
-        let path = path.split_once("/fn/").map_or(path, |(_, rest)| rest);
+        let path = path.strip_prefix("/fn/").unwrap_or(path);
         let path = path.find('/').map_or("/", |at| &path[at..]);
         event.raw("{\"version\":\"2.0\",\"routeKey\":\"$default\",").pair("rawPath", path);
         event.raw(",").pair("rawQueryString", query);
@@ -211,19 +214,16 @@ fn write_query(event: &mut Writer, query: &str) {
     event.raw("}");
 }
 
-/// A reply in payload format 2.0.
+/// A reply in payload format 2.0. What is absent may also be null: Go writes it so.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Shaped<'a> {
     status_code: u16,
-    #[serde(default)]
-    headers: serde_json::Map<String, serde_json::Value>,
-    #[serde(default)]
-    cookies: Vec<String>,
-    #[serde(default, borrow)]
+    headers: Option<serde_json::Map<String, serde_json::Value>>,
+    cookies: Option<Vec<String>>,
+    #[serde(borrow)]
     body: Option<std::borrow::Cow<'a, str>>,
-    #[serde(default)]
-    is_base64_encoded: bool,
+    is_base64_encoded: Option<bool>,
 }
 
 async fn answer(
@@ -237,19 +237,13 @@ async fn answer(
         Outcome::Rejected(refusal) => return Err(ApiError::refused(refusal).into()),
         Outcome::Cancelled => return Err(cancelled(host).into()),
         Outcome::Failed | Outcome::Crashed | Outcome::TimedOut | Outcome::InitFailed => {
-            return send(
-                connection,
-                head,
-                502,
-                "Content-Type: text/plain\r\n",
-                b"Internal Server Error",
-            )
-            .await;
+            return bad_gateway(connection, head, settled.request).await;
         }
     }
     let reply: &[u8] = settled.answer.as_ref().map_or(b"", |answer| &answer.payload);
     let shaped: Option<Shaped<'_>> = serde_json::from_slice(reply).ok();
-    let Some(shaped) = shaped.filter(|shaped| (100..1000).contains(&shaped.status_code)) else {
+    // A status below 200 would announce another response behind this one.
+    let Some(shaped) = shaped.filter(|shaped| (200..1000).contains(&shaped.status_code)) else {
         // Anything else is the body as it stands; programs need not speak JSON.
         let kind = if json::check(reply).is_ok() {
             "application/json"
@@ -259,15 +253,23 @@ async fn answer(
             "application/octet-stream"
         };
         let kind = format!("Content-Type: {kind}\r\n");
-        return send(connection, head, 200, &kind, reply).await;
+        return send(connection, head, settled.request, 200, &kind, reply).await;
     };
     let text = shaped.body.as_deref().unwrap_or_default().as_bytes();
-    let body = if shaped.is_base64_encoded {
-        std::borrow::Cow::Owned(BASE64_STANDARD.decode(text).unwrap_or_default())
+    let body = if shaped.is_base64_encoded == Some(true) {
+        match BASE64_STANDARD.decode(text) {
+            Ok(bytes) => std::borrow::Cow::Owned(bytes),
+            Err(_) => return bad_gateway(connection, head, settled.request).await,
+        }
     } else {
         std::borrow::Cow::Borrowed(text)
     };
-    send(connection, head, shaped.status_code, &shaped.fields(), &body).await
+    send(connection, head, settled.request, shaped.status_code, &shaped.fields(), &body).await
+}
+
+async fn bad_gateway(connection: &Connection, head: &Head, id: RequestId) -> Result<(), End> {
+    let kind = "Content-Type: text/plain\r\n";
+    send(connection, head, id, 502, kind, b"Internal Server Error").await
 }
 
 impl Shaped<'_> {
@@ -275,7 +277,7 @@ impl Shaped<'_> {
     fn fields(&self) -> String {
         let mut lines = String::new();
         let mut typed = false;
-        for (name, value) in &self.headers {
+        for (name, value) in self.headers.iter().flatten() {
             let value = match value {
                 serde_json::Value::String(text) => text.clone(),
                 other @ (serde_json::Value::Null
@@ -294,7 +296,7 @@ impl Shaped<'_> {
         if !typed {
             add_field(&mut lines, "Content-Type", "application/json");
         }
-        for cookie in &self.cookies {
+        for cookie in self.cookies.iter().flatten() {
             add_field(&mut lines, "Set-Cookie", cookie);
         }
         lines
@@ -313,13 +315,16 @@ fn add_field(lines: &mut String, name: &str, value: &str) {
 async fn send(
     connection: &Connection,
     request: &Head,
+    id: RequestId,
     status: u16,
     fields: &str,
     body: &[u8],
 ) -> Result<(), End> {
-    let head = ReplyHead::new(status).closing(!request.keep_alive);
+    let head = ReplyHead::new(status)
+        .field("x-amzn-RequestId", id)
+        .connection(request, request.keep_alive);
     // These statuses have no body, and a length would announce one.
-    let bare = status < 200 || status == 204 || status == 304;
+    let bare = status == 204 || status == 304;
     let rest = if bare { ReplyHead::rest().bare() } else { ReplyHead::rest().body(body.len()) };
     let body = if bare || request.method == Method::Head { b"" } else { body };
     let mut parts = [

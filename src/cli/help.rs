@@ -13,10 +13,10 @@ hob runs functions on this machine the way AWS Lambda runs them.
   hob ps [--watch]            the slot table: who runs what
   hob show NAME               one function
   hob logs NAME [-f]          its log; --since 5m
-  hob invoke NAME             run it; --payload JSON|@FILE|-  --tail  --qualifier Q
+  hob invoke NAME             run it; --payload JSON|@FILE|-  --tail
   hob push DIR|ZIP            create or update it; --name NAME
   hob rm NAME                 remove a pushed one
-  hob doctor                  what this machine can do, what is missing, the cure
+  hob doctor                  what this machine can do, and what is missing
 
 Client verbs take --socket PATH (or HOB_SOCKET), or --url http://HOST:PORT (or
 HOB_URL); ls, show, ps and doctor take --json.

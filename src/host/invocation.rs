@@ -249,6 +249,11 @@ impl Invocations {
         self.rng.u128(..)
     }
 
+    /// An id for a request that becomes no invocation.
+    pub fn request_id(&mut self) -> RequestId {
+        RequestId::random(&mut self.rng)
+    }
+
     /// How many are in flight.
     pub fn count(&self) -> usize {
         self.entries.len() - self.unused.len()

@@ -28,7 +28,7 @@ use crate::pool::{Action, Cause, Event, Instant, InvocationId, Outcome, Pool, Wo
 use crate::runtime::launch::Facts;
 use crate::runtime::provided;
 use catalog::{Catalog, Defaults, Function, Version};
-use invocation::{Call, Invocation, Invocations, Settled};
+use invocation::{Call, Invocation, Invocations, RequestId, Settled};
 use logs::{Entry, Logs, Record};
 use process::{Processes, Reaper};
 use spawn::Exit;
@@ -222,6 +222,11 @@ impl Host {
         self.invocations.borrow_mut().random()
     }
 
+    /// An id for a request that becomes no invocation.
+    pub fn request_id(&self) -> RequestId {
+        self.invocations.borrow_mut().request_id()
+    }
+
     /// Invocations in flight.
     pub fn in_flight(&self) -> usize {
         self.invocations.borrow().count()
@@ -241,6 +246,8 @@ impl Host {
 
     fn dispatch(self: &Rc<Self>, now: Instant, id: WorkerId, invocation: InvocationId) {
         let worker = self.worker(id).expect("the pool dispatches to live workers");
+        // What it wrote until now belongs to its start, or to what it ran before.
+        worker.output.drain(usize::MAX, |line| worker.said(self, line));
         self.begin(now, &worker, invocation);
         match &worker.talk {
             Talk::Exec(_) => unreachable!("one-shot workers get their invocation at spawn"),

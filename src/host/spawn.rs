@@ -132,6 +132,7 @@ struct Child {
     stdio: [c_int; 3],
     signals: libc::sigset_t,
     altered: *const [c_int],
+    parent: libc::pid_t,
     failed: Option<NotStarted>,
 }
 
@@ -155,6 +156,7 @@ impl Spawner {
             stdio: seat.stdio.map(|fd| fd.as_raw_fd()),
             signals: every_signal(),
             altered: &raw const *self.altered,
+            parent: rustix::process::getpid().as_raw_nonzero().get(),
             failed: None,
         };
         let mut pidfd: c_int = -1;
@@ -216,7 +218,10 @@ unsafe fn harden(child: &Child) -> Step {
         if libc::setpgid(0, 0) != 0 {
             return Step::Group;
         }
-        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+        // A server that died before this call sends no signal any more; then nobody waits either.
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0
+            || libc::getppid() != child.parent
+        {
             return Step::Tie;
         }
         let files = libc::rlimit { rlim_cur: WORKER_FILES_MAX, rlim_max: WORKER_FILES_MAX };

@@ -30,6 +30,8 @@ pub struct Peer {
     pub(super) deadline: Cell<Instant>,
     /// Between two requests: may be ended to make room.
     pub(super) idle: Cell<bool>,
+    /// No request came on it yet: its client is about to send one.
+    pub(super) fresh: Cell<bool>,
 }
 
 /// There will be no further request, and nobody to answer.
@@ -78,6 +80,17 @@ pub struct Body {
     pub trailers: Range<usize>,
 }
 
+/// How far the present request's body was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// Not at all.
+    Untouched,
+    /// In part, perhaps with an error: where the next request begins is not known any more.
+    Begun,
+    /// To its end, or there is none.
+    Whole,
+}
+
 /// A body that is read piece by piece; see [`Connection::pieces`].
 pub struct Pieces {
     begin: usize,
@@ -101,8 +114,8 @@ impl Pieces {
         }
         connection.used = self.begin;
         if self.left == 0 {
-            connection.unread = false;
-            connection.peer.deadline.set(Instant::NEVER);
+            connection.progress = Progress::Whole;
+            connection.unlimited();
             return Ok(None);
         }
         if connection.bytes().len() == self.begin && connection.fill(16 * 1024).await? == 0 {
@@ -124,10 +137,8 @@ pub struct Connection {
     buffer: Option<Buffer>,
     /// Bytes of the buffer that belong to the present request.
     used: usize,
-    /// The present request has a body that was not read to its end yet.
-    unread: bool,
-    /// No request came on it yet: its client is about to send one.
-    fresh: bool,
+    /// How far the present request's body was read.
+    progress: Progress,
     /// Who called; `None` on a Unix socket.
     source: Option<IpAddr>,
 }
@@ -139,7 +150,8 @@ impl Connection {
         index: u32,
         source: Option<IpAddr>,
     ) -> Connection {
-        Connection { peer, peers, index, buffer: None, used: 0, unread: false, fresh: true, source }
+        let progress = Progress::Whole;
+        Connection { peer, peers, index, buffer: None, used: 0, progress, source }
     }
 
     /// Who called; `None` on a Unix socket.
@@ -164,6 +176,18 @@ impl Connection {
         &self.peers.limits
     }
 
+    /// Lets the sweeper end the connection once so much time is over.
+    fn limit_ms(&self, ms: u32) {
+        let deadline = self.reactor().now().after_ms(ms);
+        self.peer.deadline.set(deadline);
+        self.peers.note(deadline);
+    }
+
+    /// Keeps the sweeper away.
+    fn unlimited(&self) {
+        self.peer.deadline.set(Instant::NEVER);
+    }
+
     /// The bytes read for the present request: head, body, and perhaps the start of the next.
     pub fn bytes(&self) -> &[u8] {
         self.buffer.as_deref().unwrap_or_default()
@@ -172,6 +196,13 @@ impl Connection {
     /// Waits for the next request's head.
     pub async fn head(&mut self) -> Result<Head, Broken> {
         self.forget_request();
+        if self.bytes().is_empty() {
+            self.rest().await?;
+        } else {
+            self.limit_ms(self.limits().head_ms);
+            // A client that sends many requests ahead must not keep the others waiting.
+            smol::future::yield_now().await;
+        }
         let mut seen = 0;
         loop {
             if let Some(end) = head::end(self.bytes(), seen) {
@@ -180,18 +211,18 @@ impl Connection {
                 }
                 let head = head::parse(&self.bytes()[..end])?;
                 self.used = end;
-                self.unread = head.body != BodyKind::Length(0);
-                self.fresh = false;
+                self.progress = match head.body {
+                    BodyKind::Length(0) => Progress::Whole,
+                    BodyKind::Length(_) | BodyKind::Chunked => Progress::Untouched,
+                };
+                self.peer.fresh.set(false);
                 // The handler's time is its own; the sweeper comes back with the next read.
-                self.peer.deadline.set(Instant::NEVER);
+                self.unlimited();
                 return Ok(head);
             }
             seen = self.bytes().len();
             if seen >= self.limits().head_max {
                 return Err(Refused::HeadTooLong.into());
-            }
-            if seen == 0 {
-                self.rest().await;
             }
             if self.fill(BUFFER_SIZE / 2).await? == 0 {
                 return Err(Broken::Closed);
@@ -200,16 +231,26 @@ impl Connection {
     }
 
     /// Idles without a buffer until the client sends something.
-    async fn rest(&mut self) {
+    async fn rest(&mut self) -> Result<(), Broken> {
         self.buffer = None;
-        let peer = &self.peer;
-        peer.idle.set(!self.fresh);
-        let limits = self.limits();
-        let ms = if self.fresh { limits.head_ms } else { limits.idle_ms };
-        peer.deadline.set(self.reactor().now().after_ms(ms));
-        peer.io.ready(Interest::Read).await;
+        let peer = Rc::clone(&self.peer);
+        peer.idle.set(true);
+        self.limit_ms(self.limits().idle_ms);
+        if peer.io.is_readable() {
+            smol::future::yield_now().await;
+        }
+        let read = loop {
+            peer.io.ready(Interest::Read).await;
+            let mut buffer = self.buffers().take()?;
+            // Nothing there: the last read happened to end with the last byte there was.
+            if let Some(read) = peer.io.try_read_into(buffer.vec())? {
+                self.buffer = Some(buffer);
+                break read;
+            }
+        };
         peer.idle.set(false);
-        peer.deadline.set(self.reactor().now().after_ms(self.limits().head_ms));
+        self.limit_ms(self.limits().head_ms);
+        if read == 0 { Err(Broken::Closed) } else { Ok(()) }
     }
 
     /// Drops the last request's bytes and keeps what was read beyond it.
@@ -254,16 +295,16 @@ impl Connection {
             None => self.chunked(begin, payload_max).await?,
         };
         self.used = body.payload.end.max(body.trailers.end);
-        self.unread = false;
-        self.peer.deadline.set(Instant::NEVER);
+        self.progress = Progress::Whole;
+        self.unlimited();
         Ok(body)
     }
 
     /// Gives the client its time for a body of `longest` bytes, and the word to send it.
     async fn begin_body(&mut self, head: &Head, longest: usize) -> Result<(), Broken> {
         let ms = u32::try_from(longest / BODY_BYTES_PER_S_MIN).unwrap_or(u32::MAX / 2000) * 1000;
-        let deadline = self.reactor().now().after_ms(self.limits().head_ms + ms);
-        self.peer.deadline.set(deadline);
+        self.limit_ms(self.limits().head_ms + ms);
+        self.progress = Progress::Begun;
         if head.expects_continue && self.bytes().len() == head.length {
             let head = ReplyHead::new(100).bare();
             self.peer.io.write_all(&mut [IoSlice::new(head.bytes())]).await?;
@@ -306,9 +347,15 @@ impl Connection {
     }
 
     /// Reads and drops what is left of the request, so that another one can follow on the
-    /// connection; false if that is not possible.
+    /// connection; false if that is not possible. A client that waits to be asked for its body is
+    /// not asked any more.
     pub async fn discard(&mut self, head: &Head) -> bool {
-        !self.unread || self.body(head, PAYLOAD_MAX).await.is_ok()
+        let held_back = head.expects_continue && self.bytes().len() == head.length;
+        match self.progress {
+            Progress::Whole => true,
+            Progress::Untouched => !held_back && self.body(head, PAYLOAD_MAX).await.is_ok(),
+            Progress::Begun => false,
+        }
     }
 
     /// Reads the body piece by piece instead of whole. A body in chunks comes as one piece.
@@ -338,7 +385,6 @@ impl Connection {
 
     /// Sends a reply, or a part of one.
     pub async fn send(&self, parts: &mut [IoSlice<'_>]) -> Result<(), Closed> {
-        let reactor = self.reactor();
         let length: usize = parts.iter().map(|part| part.len()).sum();
         let sent = self.peer.io.try_write(parts).map_err(|_| Closed)?;
         if sent == length {
@@ -346,11 +392,11 @@ impl Connection {
         }
         // A client that reads slower than the minimum is as good as gone.
         let ms = u32::try_from(length / BODY_BYTES_PER_S_MIN).unwrap_or(u32::MAX / 2000) * 1000;
-        self.peer.deadline.set(reactor.now().after_ms(self.limits().head_ms + ms));
+        self.limit_ms(self.limits().head_ms + ms);
         let mut parts = parts;
         IoSlice::advance_slices(&mut parts, sent);
         self.peer.io.write_all(parts).await?;
-        self.peer.deadline.set(Instant::NEVER);
+        self.unlimited();
         Ok(())
     }
 
@@ -360,10 +406,18 @@ impl Connection {
         let body = format!("{{\"message\":\"{}\"}}", refused.reason());
         let head = ReplyHead::new(refused.status())
             .field("Content-Type", "application/json")
-            .closing(true)
+            .closing()
             .body(body.len());
         let mut parts = [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())];
         if self.send(&mut parts).await.is_ok() {
+            self.linger().await;
+        }
+    }
+
+    /// Ends the connection behind its last reply. Bytes that nobody read would make the kernel
+    /// reset it, and the client might lose the reply.
+    pub async fn close(mut self) {
+        if self.bytes().len() > self.used || self.peer.io.is_readable() {
             self.linger().await;
         }
     }
@@ -373,7 +427,7 @@ impl Connection {
         if rustix::net::shutdown(self.peer.io.get(), Shutdown::Write).is_err() {
             return;
         }
-        self.peer.deadline.set(self.reactor().now().after_ms(DRAIN_MS));
+        self.limit_ms(DRAIN_MS);
         let mut dropped = 0;
         while dropped < DRAIN_BYTES_MAX {
             if let Some(buffer) = &mut self.buffer {
@@ -388,13 +442,7 @@ impl Connection {
 
     /// Waits until the client has hung up, at least its sending side.
     pub async fn ended(&self) {
-        while !self.peer.io.is_ended() {
-            self.peer.io.ready(Interest::Read).await;
-            if !self.peer.io.is_ended() {
-                // A request ahead of its turn: it is read when its turn comes.
-                return std::future::pending().await;
-            }
-        }
+        self.peer.io.ready(Interest::Ended).await;
     }
 }
 

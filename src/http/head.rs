@@ -66,6 +66,8 @@ pub struct Head {
     pub expects_continue: bool,
     /// The connection may be used again.
     pub keep_alive: bool,
+    /// It is HTTP/1.0: the client must be told that the connection is kept.
+    pub old: bool,
 }
 
 /// Finds the end of a head in `bytes`: the length with the empty line. Looks only at what lies
@@ -104,6 +106,7 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Refused> {
         body: BodyKind::Length(0),
         expects_continue: false,
         keep_alive: newer,
+        old: !newer,
     };
     let mut framing = Framing::default();
     let mut hosts = 0;
@@ -142,7 +145,7 @@ fn method(name: &str) -> Result<Method, Refused> {
         "DELETE" => Method::Delete,
         "PATCH" => Method::Patch,
         "OPTIONS" => Method::Options,
-        _ => return Err(Refused::Malformed("unknown method")),
+        _ => return Err(Refused::UnknownMethod),
     })
 }
 

@@ -1,9 +1,12 @@
 //! Accepting connections, never more than a fixed number, and ending those that take too long.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io::IoSlice;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketAddrAny, SocketFlags};
@@ -13,7 +16,7 @@ use super::connection::{Connection, Peer};
 use super::reply::ReplyHead;
 use crate::io::reactor::Interest;
 use crate::io::{Buffers, Io, Reactor};
-use crate::limits::{ACCEPT_PAUSE_MS, SWEEP_MS};
+use crate::limits::{ACCEPT_PAUSE_MS, DRAIN_MS, TURNED_AWAY_MAX};
 use crate::pool::Instant;
 
 /// What a listener grants its connections. Times in milliseconds.
@@ -37,7 +40,12 @@ pub struct Peers {
     peers: RefCell<Vec<Option<Rc<Peer>>>>,
     unused: RefCell<Vec<u32>>,
     count: Cell<usize>,
+    /// Clients beyond the limit that are just being told so.
+    turned_away: Cell<usize>,
     sweeping: Cell<bool>,
+    /// When the sweeper looks next.
+    next_look: Cell<Instant>,
+    sweeper: Cell<Option<Waker>>,
 }
 
 impl Peers {
@@ -50,7 +58,10 @@ impl Peers {
             peers: RefCell::default(),
             unused: RefCell::default(),
             count: Cell::new(0),
+            turned_away: Cell::new(0),
             sweeping: Cell::new(false),
+            next_look: Cell::new(Instant::NEVER),
+            sweeper: Cell::default(),
         })
     }
 
@@ -61,7 +72,13 @@ impl Peers {
 
     fn add(self: &Rc<Self>, io: Io<OwnedFd>, source: Option<IpAddr>) -> Connection {
         let deadline = self.reactor.now().after_ms(self.limits.head_ms);
-        let peer = Rc::new(Peer { io, deadline: Cell::new(deadline), idle: Cell::new(false) });
+        self.note(deadline);
+        let peer = Rc::new(Peer {
+            io,
+            deadline: Cell::new(deadline),
+            idle: Cell::new(false),
+            fresh: Cell::new(true),
+        });
         let mut peers = self.peers.borrow_mut();
         let index = self.unused.borrow_mut().pop().unwrap_or_else(|| {
             peers.push(None);
@@ -88,36 +105,89 @@ impl Peers {
         true
     }
 
-    /// Ends all idle connections, and every other one with its present request: for drain.
+    /// Ends all connections that idle between two requests: for drain. The others end with their
+    /// present request, or with the first that they were opened for.
     pub fn end_all_idle(&self) {
-        while self.end_idle() {}
+        let peers = self.peers.borrow();
+        for peer in peers.iter().flatten().filter(|peer| peer.idle.get() && !peer.fresh.get()) {
+            peer.idle.set(false);
+            end(peer);
+        }
     }
 
-    /// Ends connections at their deadlines, as long as there are connections.
-    async fn sweep(&self) {
-        while self.count.get() > 0 {
-            let now = self.reactor.now();
-            let mut nearest = now.after_ms(SWEEP_MS);
-            for peer in self.peers.borrow().iter().flatten() {
-                let deadline = peer.deadline.get();
-                if deadline <= now {
-                    end(peer);
-                    peer.deadline.set(Instant::NEVER);
-                } else {
-                    nearest = nearest.min(deadline);
-                }
+    /// Takes note of a deadline: the sweeper looks then, if not before.
+    pub(super) fn note(&self, deadline: Instant) {
+        if deadline < self.next_look.get() {
+            self.next_look.set(deadline);
+            if let Some(waker) = self.sweeper.take() {
+                waker.wake();
             }
-            self.reactor.sleep_until(nearest).await;
         }
-        self.sweeping.set(false);
+    }
+
+    /// Ends connections at their deadlines, for ever. A deadline that was put off is found out at
+    /// the look that it asked for: one look too early, now and then, costs less than a timer for
+    /// each request.
+    async fn sweep(&self) {
+        loop {
+            let look = self.next_look.get();
+            let earlier = poll_fn(|cx| {
+                if self.next_look.get() < look {
+                    return Poll::Ready(());
+                }
+                self.sweeper.set(Some(cx.waker().clone()));
+                Poll::Pending
+            });
+            if look == Instant::NEVER {
+                earlier.await;
+            } else {
+                smol::future::or(earlier, self.reactor.sleep_until(look)).await;
+            }
+            if self.next_look.get() <= self.reactor.now() {
+                self.end_due();
+            }
+        }
+    }
+
+    fn end_due(&self) {
+        let now = self.reactor.now();
+        let mut nearest = Instant::NEVER;
+        for peer in self.peers.borrow().iter().flatten() {
+            let deadline = peer.deadline.get();
+            if deadline <= now {
+                end(peer);
+                peer.deadline.set(Instant::NEVER);
+            } else {
+                nearest = nearest.min(deadline);
+            }
+        }
+        self.next_look.set(nearest);
     }
 }
 
-/// Its task reads the end and goes by itself.
+/// Its task reads the end and goes by itself, as its next turn.
 fn end(peer: &Peer) {
     if let Err(error) = rustix::net::shutdown(peer.io.get(), Shutdown::Both) {
         log::debug!("shut down a connection: {error}");
     }
+    peer.io.give_up();
+}
+
+/// Tells a client that there is no room, and stays until it has read that.
+async fn turn_away(io: Io<OwnedFd>) {
+    let head = ReplyHead::new(503).field("Retry-After", 1).closing().body(0);
+    let told = io.try_write(&[IoSlice::new(head.bytes())]);
+    if told.is_err() || rustix::net::shutdown(io.get(), Shutdown::Write).is_err() {
+        return;
+    }
+    let until = io.reactor().now().after_ms(DRAIN_MS);
+    let ended = async {
+        let mut sink = Vec::with_capacity(1024);
+        while let Ok(1..) = io.read_into(&mut sink).await {
+            sink.clear();
+        }
+    };
+    io.reactor().by(until, ended).await;
 }
 
 /// A listening socket, TCP or Unix.
@@ -146,10 +216,13 @@ impl Listener {
             let accept = |fd: &OwnedFd| rustix::net::acceptfrom_with(fd, flags);
             match self.io.run(Interest::Read, accept).await {
                 Ok((socket, address)) => {
-                    if let Some(connection) = self.admit(socket, address) {
+                    if let Some(connection) = self.admit(executor, socket, address) {
                         self.keep_sweeping(executor);
                         executor.spawn(serve(connection)).detach();
                     }
+                    // In a crowd, each one is looked at before the next one is let in: until then
+                    // it is not idle, and those that were ended for it are not gone.
+                    smol::future::yield_now().await;
                 }
                 Err(error) if error.raw_os_error() == Some(Errno::CONNABORTED.raw_os_error()) => {}
                 Err(error) => {
@@ -160,24 +233,37 @@ impl Listener {
         }
     }
 
-    fn admit(&self, socket: OwnedFd, address: Option<SocketAddrAny>) -> Option<Connection> {
+    fn admit(
+        &self,
+        executor: &LocalExecutor<'_>,
+        socket: OwnedFd,
+        address: Option<SocketAddrAny>,
+    ) -> Option<Connection> {
         let source = address
             .and_then(|address| std::net::SocketAddr::try_from(address).ok())
             .map(|address| address.ip());
-        let full = self.peers.count.get() >= self.peers.limits.connections;
-        if full && !self.peers.end_idle() {
-            let head = ReplyHead::new(503).field("Retry-After", 1).closing(true).body(0);
-            // One try: who does not take it at once does not get it.
-            let _ = rustix::io::write(&socket, head.bytes());
-            return None;
-        }
-        match Io::new(self.io.reactor(), socket) {
-            Ok(io) => Some(self.peers.add(io, source)),
+        let io = match Io::new(self.io.reactor(), socket) {
+            Ok(io) => io,
             Err(error) => {
                 log::warn!("register a connection: {error}");
-                None
+                return None;
             }
+        };
+        let full = self.peers.count.get() >= self.peers.limits.connections;
+        if !full || self.peers.end_idle() {
+            return Some(self.peers.add(io, source));
         }
+        let peers = Rc::clone(&self.peers);
+        // Beyond these few, the end alone says it.
+        if peers.turned_away.get() < TURNED_AWAY_MAX {
+            peers.turned_away.set(peers.turned_away.get() + 1);
+            let task = async move {
+                turn_away(io).await;
+                peers.turned_away.set(peers.turned_away.get() - 1);
+            };
+            executor.spawn(task).detach();
+        }
+        None
     }
 
     fn keep_sweeping<'a>(&self, executor: &LocalExecutor<'a>) {

@@ -9,6 +9,8 @@ pub mod connection;
 pub mod head;
 pub mod listener;
 pub mod reply;
+#[cfg(test)]
+mod tests;
 
 pub use connection::{Closed, Connection};
 pub use head::{BodyKind, Head, Method};
@@ -23,6 +25,8 @@ pub enum Refused {
     HeadTooLong,
     /// The body is longer than this route takes.
     BodyTooLong,
+    /// A method that no route knows.
+    UnknownMethod,
     /// Neither identity nor chunked.
     UnknownCoding,
     /// An expectation other than `100-continue`.
@@ -38,7 +42,7 @@ impl Refused {
             Refused::Malformed(_) => 400,
             Refused::HeadTooLong => 431,
             Refused::BodyTooLong => 413,
-            Refused::UnknownCoding => 501,
+            Refused::UnknownMethod | Refused::UnknownCoding => 501,
             Refused::UnknownExpectation => 417,
             Refused::NoRoom => 503,
         }
@@ -50,6 +54,7 @@ impl Refused {
             Refused::Malformed(what) => what,
             Refused::HeadTooLong => "request head too long",
             Refused::BodyTooLong => "request body too long",
+            Refused::UnknownMethod => "method not supported",
             Refused::UnknownCoding => "transfer coding not supported",
             Refused::UnknownExpectation => "expectation not supported",
             Refused::NoRoom => "no memory left for this request",

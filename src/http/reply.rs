@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use super::Head;
+
 /// Room for a head's own text; long values (a log tail) are separate parts of the write.
 const SPACE: usize = 2048;
 
@@ -32,10 +34,20 @@ impl ReplyHead {
         self
     }
 
-    /// Says that the connection ends with this reply, if it does.
+    /// Says that the connection ends with this reply, or what it takes for it to go on.
     #[must_use]
-    pub fn closing(self, closes: bool) -> ReplyHead {
-        if closes { self.field("Connection", "close") } else { self }
+    pub fn connection(self, request: &Head, keeps: bool) -> ReplyHead {
+        match (keeps, request.old) {
+            (false, _) => self.closing(),
+            (true, true) => self.field("Connection", "keep-alive"),
+            (true, false) => self,
+        }
+    }
+
+    /// Says that the connection ends with this reply.
+    #[must_use]
+    pub fn closing(self) -> ReplyHead {
+        self.field("Connection", "close")
     }
 
     /// Ends the head in front of a body of `length` bytes.
@@ -103,7 +115,7 @@ mod tests {
 
     #[test]
     fn heads_are_plain_text() {
-        let head = ReplyHead::new(429).field("Retry-After", 1).closing(true).body(2);
+        let head = ReplyHead::new(429).field("Retry-After", 1).closing().body(2);
         let text = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nConnection: close\r\n\
                     Content-Length: 2\r\n\r\n";
         assert_eq!(head.bytes(), text.as_bytes());

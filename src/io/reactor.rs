@@ -33,6 +33,8 @@ pub enum Interest {
     Read,
     /// Writing.
     Write,
+    /// Nothing: wait for the peer to send no more.
+    Ended,
     /// Nothing: wait for the peer to be gone in both directions.
     Gone,
 }
@@ -155,7 +157,7 @@ impl Reactor {
         if source.writable {
             wake[1] = source.write.take();
         }
-        if source.gone {
+        if source.ended {
             wake[2] = source.watch.take();
         }
         drop(sources);
@@ -318,6 +320,7 @@ impl<T: AsFd> Io<T> {
             let (ready, waker) = match interest {
                 Interest::Read => (source.readable, &mut source.read),
                 Interest::Write => (source.writable, &mut source.write),
+                Interest::Ended => (source.ended, &mut source.watch),
                 Interest::Gone => (source.gone, &mut source.watch),
             };
             if ready {
@@ -341,9 +344,15 @@ impl<T: AsFd> Io<T> {
         self.reactor.with(self.index, |source| source.readable = true);
     }
 
-    /// True if the peer has closed at least its sending side.
-    pub fn is_ended(&self) -> bool {
-        self.reactor.with(self.index, |source| source.ended)
+    /// Takes the connection for gone, since it was just shut down: who waits for it learns before
+    /// the kernel tells.
+    pub fn give_up(&self) {
+        let wake = self.reactor.with(self.index, |source| {
+            (source.readable, source.writable, source.ended, source.gone) =
+                (true, true, true, true);
+            [source.read.take(), source.write.take(), source.watch.take()]
+        });
+        wake.into_iter().flatten().for_each(Waker::wake);
     }
 
     /// Reads into the spare capacity of `bytes`, which must have some. 0 is the end.
@@ -410,7 +419,7 @@ impl<T: AsFd> Io<T> {
                     self.reactor.with(self.index, |source| match interest {
                         Interest::Read => source.readable = false,
                         Interest::Write => source.writable = false,
-                        Interest::Gone => {}
+                        Interest::Ended | Interest::Gone => {}
                     });
                     return Ok(None);
                 }

@@ -150,7 +150,7 @@ fn apply(host: &Rc<Host>, store: &Store, folders: Option<&Path>, found: &Found, 
     host.install(function);
 }
 
-/// Reads a line of `helper scan`; the counterpart is [`print`].
+/// Reads a line of `helper scan`; the counterpart is [`print()`].
 fn parse(line: &str) -> Option<Found> {
     let mut fields = line.splitn(4, '\t');
     let pushed = fields.next()? == "pushed";

@@ -1,12 +1,16 @@
 //! A plain HTTP client that sends what it is told, byte by byte if need be.
 
+#![allow(clippy::disallowed_methods, reason = "tests have a clock of their own")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use super::sockets::unread;
 
 trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
@@ -87,19 +91,8 @@ impl Conn {
 
     /// Reads a reply, or `None` if the connection ends first.
     pub fn try_reply(&mut self) -> Option<Reply> {
+        let mut reply = self.try_head()?;
         let mut line = String::new();
-        if self.stream.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        let status = line.split(' ').nth(1).unwrap().parse().unwrap();
-        let mut head = Vec::new();
-        loop {
-            line.clear();
-            self.stream.read_line(&mut line).ok()?;
-            let Some((name, value)) = line.trim_end().split_once(':') else { break };
-            head.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-        }
-        let mut reply = Reply { status, head, body: Vec::new() };
         if reply.field("transfer-encoding") == Some("chunked") {
             loop {
                 line.clear();
@@ -117,6 +110,62 @@ impl Conn {
             self.stream.read_exact(&mut reply.body).ok()?;
         }
         Some(reply)
+    }
+
+    /// Reads a reply that has no body, whatever its fields say: the reply to HEAD.
+    pub fn try_head(&mut self) -> Option<Reply> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let status = line.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut head = Vec::new();
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line).ok()?;
+            let Some((name, value)) = line.trim_end().split_once(':') else { break };
+            head.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        Some(Reply { status, head, body: Vec::new() })
+    }
+
+    /// Everything that still comes until the other side closes; fails if it resets instead.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes).expect("an orderly end");
+        bytes
+    }
+
+    /// Reads exactly so many bytes.
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Waits until the other side, on this machine, has read all that was sent: what is sent next
+    /// comes to it in another read.
+    pub fn taken(&self) {
+        let socket = self.socket();
+        let (theirs, ours) = (socket.peer_addr().unwrap(), socket.local_addr().unwrap());
+        let begun = Instant::now();
+        while unread(theirs, ours) > 0 {
+            assert!(begun.elapsed() < PATIENCE, "nobody reads");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Sends in pieces that the other side reads one by one.
+    pub fn send_pieces<'a>(&mut self, pieces: impl IntoIterator<Item = &'a [u8]>) {
+        for piece in pieces {
+            self.taken();
+            self.send(piece);
+        }
+    }
+
+    /// Ends the connection at once, in both directions: the other side sees a reset.
+    pub fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(self.socket(), Some(Duration::ZERO)).unwrap();
     }
 
     /// True if the other side has closed and sent nothing more.

@@ -5,6 +5,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests have a clock of their own")]
 
 pub mod http;
+pub mod seeds;
+pub mod sockets;
 
 use std::fs;
 use std::io::Read;

@@ -79,9 +79,9 @@ fn workers_die_with_a_server_that_is_killed(reaper: &[&str]) {
     });
     server.signal(Signal::KILL);
     eventually("the workers are gone", || {
+        // Whoever adopts them may take its time to reap them.
         let gone = |pid: i64| {
             let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            // Whoever adopts them may take its time to reap them.
             state.is_empty() || state.contains(") Z ")
         };
         (gone(pid) && all.iter().all(|(pid, _)| gone((*pid).into()))).then_some(())

@@ -157,7 +157,7 @@ impl Desk<'_> {
     async fn reply(&self, connection: &Connection, status: u16, body: &[u8]) -> Result<(), Closed> {
         let head = ReplyHead::new(status)
             .field("Content-Type", "application/json")
-            .closing(!self.head.keep_alive)
+            .connection(self.head, self.head.keep_alive)
             .body(body.len());
         connection.send(&mut [IoSlice::new(head.bytes()), IoSlice::new(body)]).await
     }
@@ -219,7 +219,7 @@ impl Desk<'_> {
                     .field("Lambda-Runtime-Deadline-Ms", Clock::unix_ms() + timeout_ms)
                     .field("Lambda-Runtime-Invoked-Function-Arn", arn)
                     .field("Lambda-Runtime-Trace-Id", &invocation.trace)
-                    .closing(!self.head.keep_alive);
+                    .connection(self.head, self.head.keep_alive);
                 (head, invocation.client_context.clone())
             })
             .unzip()
@@ -339,7 +339,7 @@ impl Desk<'_> {
         let body = error(error_type, &message);
         let head = ReplyHead::new(status)
             .field("Content-Type", "application/json")
-            .closing(true)
+            .closing()
             .body(body.len());
         let mut parts = [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())];
         connection.send(&mut parts).await?;
@@ -390,7 +390,7 @@ impl Desk<'_> {
         let head = ReplyHead::new(200)
             .field("Content-Type", "application/json")
             .field("Lambda-Extension-Identifier", id)
-            .closing(!self.head.keep_alive)
+            .connection(self.head, self.head.keep_alive)
             .body(body.len());
         let mut parts = [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())];
         Ok(connection.send(&mut parts).await?)
@@ -432,7 +432,7 @@ impl Desk<'_> {
         let head = ReplyHead::new(200)
             .field("Content-Type", "application/json")
             .field("Lambda-Extension-Event-Identifier", format_args!("{:x}", event.0))
-            .closing(!self.head.keep_alive)
+            .connection(self.head, self.head.keep_alive)
             .body(body.len());
         connection.send(&mut [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())]).await?;
         Ok(self.head.keep_alive)
