@@ -86,7 +86,7 @@ fn function(api: &Api, name: &str) -> Result<Value, ApiError> {
         .function(name)
         .ok_or_else(|| ApiError::not_found(format!("Function not found: {name}")))?;
     let mut value = summary(api, function);
-    value["arn"] = api.host.arn(name, None).into();
+    value["arn"] = api.host.facts.home.arn(name, None).to_string().into();
     value["source"] = match &function.source {
         Source::Folder(path) => path.display().to_string().into(),
         Source::Pushed => "pushed".into(),

@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use super::error::ApiError;
 use super::route::Invoke;
 use super::{Api, End, json};
-use crate::function::name::FunctionName;
+use crate::function::name::{FunctionName, Home, Name};
 use crate::host::Host;
 use crate::host::catalog::Version;
 use crate::host::invocation::{Call, Payload, Settled};
@@ -21,6 +21,9 @@ use crate::io::reactor::Interest;
 use crate::limits::{CLIENT_CONTEXT_MAX, PAYLOAD_MAX, TRACE_MAX};
 use crate::pool::Outcome;
 
+/// The version that a function's bare name means.
+const LATEST: &str = "$LATEST";
+
 /// What the header fields of an invocation say.
 #[derive(Default)]
 struct Wishes {
@@ -31,19 +34,37 @@ struct Wishes {
     client_context: Option<Box<str>>,
 }
 
+/// What an invocation's path and query name.
+pub struct Target {
+    name: Name,
+    qualifier: Option<Box<str>>,
+    asynchronous: bool,
+}
+
+impl Target {
+    /// Understands the name, in whatever spelling it came.
+    pub fn read(home: &Home, invoke: &Invoke<'_>) -> Result<Target, ApiError> {
+        let function = home
+            .parse(&invoke.name, invoke.qualifier.as_deref())
+            .map_err(|bad| ApiError::bad_name(&invoke.name, bad, &home.region))?;
+        Ok(Target {
+            name: Name::try_from(function.name).expect("a name was parsed"),
+            qualifier: function.qualifier.map(Into::into),
+            asynchronous: invoke.asynchronous,
+        })
+    }
+}
+
 /// Serves one invocation.
 pub async fn serve(
     api: &Rc<Api>,
     connection: &mut Connection,
     head: &Head,
-    invoke: Invoke,
+    target: Target,
 ) -> Result<(), End> {
     let host = &api.host;
-    let home = &host.facts.home;
-    let name = home
-        .parse(&invoke.name, invoke.qualifier.as_deref())
-        .map_err(|bad| ApiError::bad_name(&invoke.name, bad, &home.region))?;
-    let wishes = wishes(&connection.bytes()[..head.length], invoke.asynchronous)?;
+    let name = FunctionName { name: &target.name, qualifier: target.qualifier.as_deref() };
+    let wishes = wishes(&connection.bytes()[..head.length], target.asynchronous)?;
     if head.expects_continue {
         // It asks before it sends: what is no use sending is refused here.
         host.know(name.name).await;
@@ -90,7 +111,7 @@ pub async fn serve(
         connection,
         Call {
             version: version.id,
-            qualifier: name.qualifier.map(Into::into),
+            qualifier: target.qualifier,
             payload,
             trace: wishes.trace,
             client_context: wishes.client_context,
@@ -112,20 +133,23 @@ pub async fn run(host: &Rc<Host>, connection: &Connection, call: Call) -> Result
 
 /// The version that a name means, or Lambda's error.
 pub fn find(host: &Host, name: FunctionName<'_>) -> Result<Rc<Version>, ApiError> {
-    let qualifier = name.qualifier.unwrap_or("$LATEST");
-    let not_found = |why: &str| {
-        let arn = host.arn(name.name, Some(qualifier));
-        ApiError::not_found(format!("Function not found: {arn}{why}"))
-    };
     let catalog = host.catalog.borrow();
-    let function = catalog.function(name.name).ok_or_else(|| not_found(""))?;
+    let function = catalog.function(name.name).ok_or_else(|| not_found(host, name, ""))?;
     match &function.state {
-        Ok(version) if qualifier == "$LATEST" => Ok(Rc::clone(version)),
-        Ok(_) => Err(not_found("")),
+        Ok(version) if matches!(name.qualifier, None | Some(LATEST)) => Ok(Rc::clone(version)),
+        Ok(_) => Err(not_found(host, name, "")),
         Err(issues) => {
-            Err(not_found(&format!(" ({})", issues.first().map_or("refused", String::as_str))))
+            let why = format!(" ({})", issues.first().map_or("refused", String::as_str));
+            Err(not_found(host, name, &why))
         }
     }
+}
+
+/// Lambda's error for a function that is not there, and why it is not.
+pub fn not_found(host: &Host, name: FunctionName<'_>, why: &str) -> ApiError {
+    let qualifier = name.qualifier.unwrap_or(LATEST);
+    let arn = host.facts.home.arn(name.name, Some(qualifier));
+    ApiError::not_found(format!("Function not found: {arn}{why}"))
 }
 
 fn wishes(head: &[u8], asynchronous: bool) -> Result<Wishes, ApiError> {

@@ -104,8 +104,16 @@ async fn serve_one(api: &Rc<Api>, connection: &mut Connection, head: &Head) -> R
         api.auth.check(connection, head)?;
     }
     match route {
-        Route::Invoke(invoke) => invoke::serve(api, connection, head, invoke).await,
-        Route::Url(name) => url::serve(api, connection, head, &name).await,
+        Route::Invoke(invoke) => {
+            let target = invoke::Target::read(&api.host.facts.home, &invoke)?;
+            drop(invoke);
+            invoke::serve(api, connection, head, target).await
+        }
+        Route::Url(name) => {
+            let function = url::name(&api.host, &name)?;
+            drop(name);
+            url::serve(api, connection, head, &function).await
+        }
         Route::Health => reply(connection, head, 200, "text/plain", b"ok\n").await,
         Route::Ready => ready(api, connection, head).await,
         Route::Admin(admin) => Box::pin(admin::serve(api, connection, head, admin)).await,

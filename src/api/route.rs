@@ -6,11 +6,11 @@ use crate::http::Method;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
+pub enum Route<'a> {
     /// Run a function.
-    Invoke(Invoke),
+    Invoke(Invoke<'a>),
     /// A function URL; the rest of the target is the function's affair.
-    Url(String),
+    Url(Cow<'a, str>),
     /// The server lives.
     Health,
     /// The server has room.
@@ -23,9 +23,9 @@ pub enum Route {
 
 /// An invocation, as the path and the query say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invoke {
+pub struct Invoke<'a> {
     /// The function, in any spelling.
-    pub name: String,
+    pub name: Cow<'a, str>,
     /// `?Qualifier=`
     pub qualifier: Option<String>,
     /// The old asynchronous path: the type is Event whatever the header says.
@@ -60,7 +60,7 @@ pub enum Admin {
     Reload,
 }
 
-impl Route {
+impl Route<'_> {
     /// False for what everybody may ask, and for function URLs, which have a rule of their own.
     pub fn needs_credentials(&self) -> bool {
         match self {
@@ -70,29 +70,33 @@ impl Route {
     }
 }
 
+/// Most parts of a path that means something.
+const PARTS_MAX: usize = 4;
+
 /// Understands a method and a request target.
-pub fn parse(method: Method, target: &[u8]) -> Route {
+pub fn parse(method: Method, target: &[u8]) -> Route<'_> {
     let Ok(target) = std::str::from_utf8(target) else { return Route::Unknown };
     let target = origin(target);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     if let Some(rest) = path.strip_prefix("/fn/") {
         let name = rest.split('/').next().unwrap_or_default();
-        return decode(name).map_or(Route::Unknown, |name| Route::Url(name.into_owned()));
+        return decode(name).map_or(Route::Unknown, Route::Url);
     }
     // Old clients end some paths with a slash.
     let Some(path) = path.strip_prefix('/') else { return Route::Unknown };
     let path = path.strip_suffix('/').unwrap_or(path);
-    let parts: Option<Vec<Cow<'_, str>>> = path.split('/').map(decode).collect();
-    let Some(parts) = parts else { return Route::Unknown };
-    let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
+    // A part more than any route has makes it none of them.
+    let parts: heapless::Vec<&str, { PARTS_MAX + 1 }> = path.splitn(PARTS_MAX + 1, '/').collect();
+    let invoke = |name, qualifier, asynchronous| {
+        let name = decode(name);
+        name.map_or(Route::Unknown, |name| Route::Invoke(Invoke { name, qualifier, asynchronous }))
+    };
     match (method, parts.as_slice()) {
-        (Method::Post, ["2015-03-31", "functions", name, "invocations"]) => Route::Invoke(Invoke {
-            name: (*name).to_owned(),
-            qualifier: parameter(query, "Qualifier"),
-            asynchronous: false,
-        }),
+        (Method::Post, ["2015-03-31", "functions", name, "invocations"]) => {
+            invoke(name, parameter(query, "Qualifier"), false)
+        }
         (Method::Post, ["2014-11-13", "functions", name, "invoke-async"]) => {
-            Route::Invoke(Invoke { name: (*name).to_owned(), qualifier: None, asynchronous: true })
+            invoke(name, None, true)
         }
         (Method::Get | Method::Head, ["healthz"]) => Route::Health,
         (Method::Get | Method::Head, ["readyz"]) => Route::Ready,
@@ -112,16 +116,16 @@ pub fn origin(target: &str) -> &str {
 }
 
 fn admin(method: Method, parts: &[&str], query: &str) -> Option<Admin> {
-    let name = |name: &str| name.to_owned();
+    let name = |name| decode(name).map(Cow::into_owned);
     Some(match (method, parts) {
         (Method::Get, ["server"]) => Admin::Server,
         (Method::Get, ["functions"]) => Admin::Functions,
-        (Method::Get, ["functions", function]) => Admin::Function(name(function)),
-        (Method::Put, ["functions", function]) => Admin::Push(name(function)),
-        (Method::Delete, ["functions", function]) => Admin::Remove(name(function)),
+        (Method::Get, ["functions", function]) => Admin::Function(name(function)?),
+        (Method::Put, ["functions", function]) => Admin::Push(name(function)?),
+        (Method::Delete, ["functions", function]) => Admin::Remove(name(function)?),
         (Method::Get, ["workers"]) => Admin::Workers,
         (Method::Get, ["logs", function]) => Admin::Logs {
-            name: name(function),
+            name: name(function)?,
             follow: parameter(query, "follow").is_some(),
             since_ms: parameter(query, "since_ms").and_then(|n| n.parse().ok()).unwrap_or(0),
         },
@@ -172,9 +176,9 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
 mod tests {
     use super::*;
 
-    fn invoke(name: &str, qualifier: Option<&str>, asynchronous: bool) -> Route {
+    fn invoke<'a>(name: &'a str, qualifier: Option<&str>, asynchronous: bool) -> Route<'a> {
         let qualifier = qualifier.map(str::to_owned);
-        Route::Invoke(Invoke { name: name.to_owned(), qualifier, asynchronous })
+        Route::Invoke(Invoke { name: name.into(), qualifier, asynchronous })
     }
 
     #[test]

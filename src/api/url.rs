@@ -1,6 +1,7 @@
 //! Function URLs: any HTTP request becomes an event in payload format 2.0, and the function's
 //! reply becomes the HTTP response.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::io::IoSlice;
 use std::rc::Rc;
@@ -10,11 +11,11 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
 use super::error::ApiError;
-use super::invoke::{cancelled, find, run};
+use super::invoke::{cancelled, find, not_found, run};
 use super::json::{self, Writer};
 use super::{Api, End, route};
 use crate::function::config::UrlAuth;
-use crate::function::name::FunctionName;
+use crate::function::name::{FunctionName, Name};
 use crate::host::Host;
 use crate::host::invocation::{Call, Payload, RequestId, Settled};
 use crate::http::connection::Broken;
@@ -24,6 +25,11 @@ use crate::http::{Connection, Head, Method, Refused};
 use crate::io::clock::{CivilTime, Clock};
 use crate::limits::PAYLOAD_MAX;
 use crate::pool::Outcome;
+
+/// The name in a function URL's path. One that is too long names no function that could be here.
+pub fn name(host: &Host, name: &str) -> Result<Name, ApiError> {
+    Name::try_from(name).map_err(|_| not_found(host, FunctionName { name, qualifier: None }, ""))
+}
 
 /// Serves one request to a function URL.
 pub async fn serve(
@@ -222,7 +228,7 @@ struct Shaped<'a> {
     headers: Option<serde_json::Map<String, serde_json::Value>>,
     cookies: Option<Vec<String>>,
     #[serde(borrow)]
-    body: Option<std::borrow::Cow<'a, str>>,
+    body: Option<Cow<'a, str>>,
     is_base64_encoded: Option<bool>,
 }
 
@@ -258,11 +264,11 @@ async fn answer(
     let text = shaped.body.as_deref().unwrap_or_default().as_bytes();
     let body = if shaped.is_base64_encoded == Some(true) {
         match BASE64_STANDARD.decode(text) {
-            Ok(bytes) => std::borrow::Cow::Owned(bytes),
+            Ok(bytes) => Cow::Owned(bytes),
             Err(_) => return bad_gateway(connection, head, settled.request).await,
         }
     } else {
-        std::borrow::Cow::Borrowed(text)
+        Cow::Borrowed(text)
     };
     send(connection, head, settled.request, shaped.status_code, &shaped.fields(), &body).await
 }

@@ -38,6 +38,20 @@ pub enum BadName {
 
 /// Most characters of a bare name.
 pub const NAME_MAX: usize = 64;
+/// Most characters of a qualifier.
+const QUALIFIER_MAX: usize = 128;
+/// Most characters of a region.
+pub const REGION_MAX: usize = 32;
+/// Most characters of a function's ARN, its account of twelve digits and its qualifier included.
+pub const ARN_MAX: usize = "arn:aws:lambda:".len()
+    + REGION_MAX
+    + ":000000000000:function:".len()
+    + NAME_MAX
+    + 1
+    + QUALIFIER_MAX;
+
+/// A bare name of one's own, without the heap.
+pub type Name = heapless::String<NAME_MAX>;
 
 /// True if `text` may be a function's name: letters, digits, `-` and `_`, 1 to 64 of them.
 pub fn is_name(text: &str) -> bool {
@@ -47,15 +61,22 @@ pub fn is_name(text: &str) -> bool {
 
 fn is_qualifier(text: &str) -> bool {
     text == "$LATEST"
-        || ((1..=128).contains(&text.len())
+        || ((1..=QUALIFIER_MAX).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_$".contains(&b)))
 }
 
 impl Home {
-    /// The function's ARN, without a qualifier.
-    pub fn arn<'a>(&'a self, name: &'a str) -> impl fmt::Display + 'a {
+    /// The function's ARN, with the qualifier that it was named with.
+    pub fn arn<'a>(
+        &'a self,
+        name: &'a str,
+        qualifier: Option<&'a str>,
+    ) -> impl fmt::Display + use<'a> {
         let Home { region, account } = self;
-        fmt::from_fn(move |f| write!(f, "arn:aws:lambda:{region}:{account}:function:{name}"))
+        fmt::from_fn(move |f| {
+            write!(f, "arn:aws:lambda:{region}:{account}:function:{name}")?;
+            qualifier.map_or(Ok(()), |qualifier| write!(f, ":{qualifier}"))
+        })
     }
 
     /// Understands `name`, `name:qualifier`, `account:function:name[:qualifier]`,
@@ -65,7 +86,8 @@ impl Home {
         text: &'a str,
         qualifier: Option<&'a str>,
     ) -> Result<FunctionName<'a>, BadName> {
-        let parts: Vec<&str> = text.split(':').collect();
+        // No spelling has more than eight parts; a ninth shows that there are too many.
+        let parts: heapless::Vec<&str, 9> = text.splitn(9, ':').collect();
         let rest = match parts.as_slice() {
             ["arn", partition, "lambda", region, account, "function", rest @ ..] => {
                 if !partition.starts_with("aws") {
@@ -138,7 +160,7 @@ mod tests {
             let expected = FunctionName { name: "demo", qualifier };
             assert_eq!(home().parse(text, query), Ok(expected), "{text}");
         }
-        assert_eq!(home().arn("demo").to_string(), arn);
+        assert_eq!(home().arn("demo", None).to_string(), arn);
     }
 
     #[test]

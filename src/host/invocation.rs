@@ -45,11 +45,14 @@ impl RequestId {
     }
 }
 
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By hand, because every invocation prints it several times.
+/// Bytes of a request id as text.
+pub const REQUEST_ID_LEN: usize = 36;
+
+impl RequestId {
+    /// As text. By hand, because every invocation prints it several times.
+    fn text(self) -> [u8; REQUEST_ID_LEN] {
         const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [b'-'; 36];
+        let mut text = [b'-'; REQUEST_ID_LEN];
         let mut at = 0;
         for (n, byte) in self.0.iter().enumerate() {
             if matches!(n, 4 | 6 | 8 | 10) {
@@ -59,7 +62,18 @@ impl fmt::Display for RequestId {
             text[at + 1] = HEX[usize::from(byte & 15)];
             at += 2;
         }
-        f.write_str(std::str::from_utf8(&text).expect("hexadecimal digits"))
+        text
+    }
+
+    /// True if `text` is this id.
+    pub fn is(self, text: &str) -> bool {
+        self.text() == text.as_bytes()
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.text()).expect("hexadecimal digits"))
     }
 }
 

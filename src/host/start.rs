@@ -136,7 +136,7 @@ impl Host {
         let deadline = Clock::unix_ms() + u64::from(version.config.timeout_s) * 1000;
         let mut invocations = self.invocations.borrow_mut();
         let invocation = invocations.get(id);
-        let arn = self.arn(&version.name, invocation.qualifier.as_deref());
+        let arn = self.facts.home.arn(&version.name, invocation.qualifier.as_deref());
         let mut list = vec![
             variable("HOB_REQUEST_ID", invocation.request),
             variable("HOB_DEADLINE_MS", deadline),
@@ -147,14 +147,6 @@ impl Host {
             list.push(variable("HOB_CLIENT_CONTEXT", context));
         }
         list
-    }
-
-    /// A function's ARN as it was invoked.
-    pub fn arn(&self, name: &str, qualifier: Option<&str>) -> String {
-        match qualifier {
-            Some(qualifier) => format!("{}:{qualifier}", self.facts.home.arn(name)),
-            None => self.facts.home.arn(name).to_string(),
-        }
     }
 }
 

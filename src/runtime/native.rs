@@ -9,13 +9,14 @@ use std::task::{Poll, Waker};
 
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 
+use crate::function::name::ARN_MAX;
 use crate::host::Host;
-use crate::host::invocation::{Mishap, Payload};
+use crate::host::invocation::{Mishap, Payload, REQUEST_ID_LEN};
 use crate::host::settle::Reply;
 use crate::host::worker::Worker;
 use crate::io::buffer::NoRoom;
 use crate::io::{Buffer, Clock, Io, Reactor};
-use crate::limits::BUFFER_SIZE;
+use crate::limits::{BUFFER_SIZE, TRACE_MAX};
 use crate::pool::InvocationId;
 use crate::wire::{
     Context, Error, FRAME_MAX, FromWorker, HEADER_MAX, PREFIX, PROTOCOL, ToWorker, decode, encode,
@@ -79,9 +80,10 @@ impl Talk {
         self.stage.set(Stage::Running(serial));
         let mut header = [0; HEADER_MAX];
         let encoded = host.with_invocation(id, |invocation| {
-            let request = invocation.request.to_string();
-            let trace = invocation.trace.to_string();
-            let arn = host.arn(&worker.version.name, invocation.qualifier.as_deref());
+            let request = text::<REQUEST_ID_LEN>(&invocation.request);
+            let trace = text::<TRACE_MAX>(&invocation.trace);
+            let arn = host.facts.home.arn(&worker.version.name, invocation.qualifier.as_deref());
+            let arn = text::<ARN_MAX>(&arn);
             let context = Context {
                 id: serial,
                 deadline_ms: Clock::unix_ms() + u64::from(worker.version.config.timeout_s) * 1000,
@@ -225,6 +227,13 @@ impl Talk {
         }
         Ok(())
     }
+}
+
+/// What a value prints, without the heap.
+fn text<const N: usize>(value: &impl std::fmt::Display) -> heapless::String<N> {
+    let mut text = heapless::String::new();
+    std::fmt::Write::write_fmt(&mut text, format_args!("{value}")).expect("N is the longest");
+    text
 }
 
 /// The event of an invocation without a payload.

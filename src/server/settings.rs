@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::api::auth::Auth;
 use crate::config::{Section, Source};
 use crate::error::Error;
-use crate::function::name::Home;
+use crate::function::name::{Home, REGION_MAX};
 use crate::host::catalog::Defaults;
 use crate::host::process::Reaper;
 use crate::limits::{DRAIN_LIMIT_S_DEFAULT, SLOTS_DEFAULT, SLOTS_MAX};
@@ -45,7 +45,7 @@ fn is_path(text: &str) -> bool {
 }
 
 fn is_region(text: &str) -> bool {
-    (1..=32).contains(&text.len())
+    (1..=REGION_MAX).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 

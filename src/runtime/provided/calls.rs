@@ -212,7 +212,7 @@ impl Desk<'_> {
             .host
             .with_running(id, |invocation| {
                 let timeout_ms = u64::from(version.config.timeout_s) * 1000;
-                let arn = self.host.arn(&version.name, invocation.qualifier.as_deref());
+                let arn = self.host.facts.home.arn(&version.name, invocation.qualifier.as_deref());
                 let head = ReplyHead::new(200)
                     .field("Content-Type", "application/json")
                     .field("Lambda-Runtime-Aws-Request-Id", invocation.request)
@@ -252,7 +252,7 @@ impl Desk<'_> {
         let current = self.seat.phase.get() == Phase::Running
             && self.seat.event.get().is_some_and(|event| {
                 let same = |invocation: &mut crate::host::invocation::Invocation| {
-                    invocation.request.to_string() == id
+                    invocation.request.is(id)
                 };
                 self.host.with_running(event, same) == Some(true)
             });

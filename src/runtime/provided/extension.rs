@@ -91,7 +91,7 @@ impl Extension {
 pub fn invoke_event(host: &Host, worker: &Worker, id: InvocationId, deadline_ms: u64) -> String {
     let mut event = format!("{{\"eventType\":\"INVOKE\",\"deadlineMs\":{deadline_ms}");
     host.with_running(id, |invocation| {
-        let arn = host.arn(&worker.version.name, invocation.qualifier.as_deref());
+        let arn = host.facts.home.arn(&worker.version.name, invocation.qualifier.as_deref());
         let written = write!(
             event,
             ",\"requestId\":\"{}\",\"invokedFunctionArn\":\"{arn}\",\"tracing\":\
