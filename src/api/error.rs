@@ -1,7 +1,5 @@
 //! Errors in the shape that Lambda's clients read: status, `x-amzn-ErrorType`, a JSON body.
 
-use std::io::IoSlice;
-
 use crate::function::name::BadName;
 use crate::host::invocation::RequestId;
 use crate::http::reply::ReplyHead;
@@ -161,7 +159,7 @@ impl ApiError {
         }
         let head = head.connection(request, keeps).body(body.len());
         let body = if request.method == Method::Head { "" } else { &body };
-        connection.send(&mut [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())]).await
+        connection.send(head, body.as_bytes()).await
     }
 }
 

@@ -1,6 +1,5 @@
 //! `POST /2015-03-31/functions/NAME/invocations`
 
-use std::io::IoSlice;
 use std::rc::Rc;
 
 use base64::Engine;
@@ -97,8 +96,7 @@ pub async fn serve(
             .field("x-amzn-RequestId", host.request_id())
             .connection(head, head.keep_alive)
             .bare();
-        connection.send(&mut [IoSlice::new(reply.bytes())]).await?;
-        return Ok(());
+        return Ok(connection.send(reply, b"").await?);
     }
     let payload = if event.is_empty() {
         None
@@ -245,21 +243,10 @@ async fn answer(
     if failed {
         reply = reply.field("X-Amz-Function-Error", "Unhandled");
     }
-    let reply = reply.connection(head, head.keep_alive);
     let tail = settled.tail.as_ref().map(|tail| BASE64_STANDARD.encode(tail));
-    let (name, tail, end) = match &tail {
-        Some(tail) => ("X-Amz-Log-Result: ", tail.as_str(), "\r\n"),
-        None => ("", "", ""),
-    };
-    let rest = ReplyHead::rest().body(body.len());
-    let mut parts = [
-        IoSlice::new(reply.bytes()),
-        IoSlice::new(name.as_bytes()),
-        IoSlice::new(tail.as_bytes()),
-        IoSlice::new(end.as_bytes()),
-        IoSlice::new(rest.bytes()),
-        IoSlice::new(body),
-    ];
-    connection.send(&mut parts).await?;
-    Ok(())
+    let reply = reply
+        .connection(head, head.keep_alive)
+        .long_field("X-Amz-Log-Result: ", tail.as_deref())
+        .body(body.len());
+    Ok(connection.send(reply, body).await?)
 }

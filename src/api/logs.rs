@@ -1,7 +1,5 @@
 //! A function's log, streamed as text.
 
-use std::fmt::Write;
-use std::io::IoSlice;
 use std::rc::Rc;
 
 use super::error::ApiError;
@@ -35,7 +33,7 @@ pub async fn serve(
         .field("Content-Type", "text/plain; charset=utf-8")
         .connection(head, head.keep_alive)
         .chunked();
-    connection.send(&mut [IoSlice::new(reply.bytes())]).await?;
+    connection.send(reply, b"").await?;
     let logs = &api.host.logs;
     let mut at = 0;
     loop {
@@ -48,11 +46,10 @@ pub async fn serve(
             room
         });
         if !text.is_empty() {
-            let mut size = String::new();
-            write!(size, "{:x}\r\n", text.len()).expect("a string takes everything");
-            let mut parts =
-                [IoSlice::new(size.as_bytes()), IoSlice::new(&text), IoSlice::new(b"\r\n")];
-            connection.send(&mut parts).await?;
+            let size = format!("{:x}\r\n", text.len());
+            text.splice(..0, size.into_bytes());
+            text.extend(b"\r\n");
+            connection.send_part(&text).await?;
         }
         if at >= logs.end() {
             if !follow || api.host.is_draining() {
@@ -72,6 +69,6 @@ pub async fn serve(
             }
         }
     }
-    connection.send(&mut [IoSlice::new(b"0\r\n\r\n")]).await?;
+    connection.send_part(b"0\r\n\r\n").await?;
     Ok(())
 }

@@ -13,7 +13,6 @@ pub mod logs;
 pub mod route;
 pub mod url;
 
-use std::io::IoSlice;
 use std::rc::Rc;
 
 use crate::function::store::Store;
@@ -146,7 +145,7 @@ pub async fn reply(
         .connection(head, whole && head.keep_alive)
         .body(body.len());
     let body = if head.method == crate::http::Method::Head { b"" } else { body };
-    connection.send(&mut [IoSlice::new(reply.bytes()), IoSlice::new(body)]).await?;
+    connection.send(reply, body).await?;
     if !whole {
         connection.linger().await;
         return Err(End::Closed);

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
-use std::io::IoSlice;
 use std::rc::Rc;
 
 use base64::Engine;
@@ -328,19 +327,13 @@ async fn send(
 ) -> Result<(), End> {
     let head = ReplyHead::new(status)
         .field("x-amzn-RequestId", id)
-        .connection(request, request.keep_alive);
+        .connection(request, request.keep_alive)
+        .lines(fields);
     // These statuses have no body, and a length would announce one.
     let bare = status == 204 || status == 304;
-    let rest = if bare { ReplyHead::rest().bare() } else { ReplyHead::rest().body(body.len()) };
+    let head = if bare { head.bare() } else { head.body(body.len()) };
     let body = if bare || request.method == Method::Head { b"" } else { body };
-    let mut parts = [
-        IoSlice::new(head.bytes()),
-        IoSlice::new(fields.as_bytes()),
-        IoSlice::new(rest.bytes()),
-        IoSlice::new(body),
-    ];
-    connection.send(&mut parts).await?;
-    Ok(())
+    Ok(connection.send(head, body).await?)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::Refused;
 use super::body::Chunked;
 use super::head::{self, BodyKind, Head};
 use super::listener::{Limits, Peers};
-use super::reply::ReplyHead;
+use super::reply::{self, ReplyHead};
 use crate::io::buffer::NoRoom;
 use crate::io::reactor::Interest;
 use crate::io::{Buffer, Buffers, Io, Reactor};
@@ -33,6 +33,9 @@ pub struct Peer {
     /// No request came on it yet: its client is about to send one.
     pub(super) fresh: Cell<bool>,
 }
+
+/// The word to a client that waits with its body.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// There will be no further request, and nobody to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,8 +309,7 @@ impl Connection {
         self.limit_ms(self.limits().head_ms + ms);
         self.progress = Progress::Begun;
         if head.expects_continue && self.bytes().len() == head.length {
-            let head = ReplyHead::new(100).bare();
-            self.peer.io.write_all(&mut [IoSlice::new(head.bytes())]).await?;
+            self.peer.io.write_all(&mut [IoSlice::new(CONTINUE)]).await?;
         }
         Ok(())
     }
@@ -383,21 +385,50 @@ impl Connection {
         Ok(buffer)
     }
 
-    /// Sends a reply, or a part of one.
-    pub async fn send(&self, parts: &mut [IoSlice<'_>]) -> Result<(), Closed> {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        let sent = self.peer.io.try_write(parts).map_err(|_| Closed)?;
-        if sent == length {
-            return Ok(());
+    /// Sends a reply: at once as far as the client takes it, the rest as it goes.
+    pub fn send<'a>(
+        &'a self,
+        head: ReplyHead<'_>,
+        body: &'a [u8],
+    ) -> impl Future<Output = Result<(), Closed>> + use<'a> {
+        self.send_parts(&head.parts(), body)
+    }
+
+    /// Sends a part of a reply.
+    pub fn send_part<'a>(
+        &'a self,
+        part: &'a [u8],
+    ) -> impl Future<Output = Result<(), Closed>> + use<'a> {
+        self.send_parts(&[], part)
+    }
+
+    /// The future holds what the client did not take at once, and not the heads of all replies
+    /// that it did: it is a part of every connection's task.
+    fn send_parts<'a>(
+        &'a self,
+        head: &[&[u8]],
+        body: &'a [u8],
+    ) -> impl Future<Output = Result<(), Closed>> + use<'a> {
+        let mut parts = [IoSlice::new(&[]); reply::PARTS + 1];
+        for (part, bytes) in parts.iter_mut().zip(head.iter().chain([&body])) {
+            *part = IoSlice::new(bytes);
         }
-        // A client that reads slower than the minimum is as good as gone.
-        let ms = u32::try_from(length / BODY_BYTES_PER_S_MIN).unwrap_or(u32::MAX / 2000) * 1000;
-        self.limit_ms(self.limits().head_ms + ms);
-        let mut parts = parts;
-        IoSlice::advance_slices(&mut parts, sent);
-        self.peer.io.write_all(parts).await?;
-        self.unlimited();
-        Ok(())
+        let head_length: usize = head.iter().map(|part| part.len()).sum();
+        let length = head_length + body.len();
+        let sent = self.peer.io.try_write(&parts).map_err(|_| Closed);
+        let unsent = sent.map(|sent| {
+            let head = if sent < head_length { head.concat().split_off(sent) } else { Vec::new() };
+            (sent < length).then(|| (head, &body[sent.saturating_sub(head_length)..]))
+        });
+        async move {
+            let Some((head, body)) = unsent? else { return Ok(()) };
+            // A client that reads slower than the minimum is as good as gone.
+            let ms = u32::try_from(length / BODY_BYTES_PER_S_MIN).unwrap_or(u32::MAX / 2000) * 1000;
+            self.limit_ms(self.limits().head_ms + ms);
+            self.peer.io.write_all(&mut [IoSlice::new(&head), IoSlice::new(body)]).await?;
+            self.unlimited();
+            Ok(())
+        }
     }
 
     /// Answers a request that cannot be served with a JSON body, and ends the connection so that
@@ -408,8 +439,7 @@ impl Connection {
             .field("Content-Type", "application/json")
             .closing()
             .body(body.len());
-        let mut parts = [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())];
-        if self.send(&mut parts).await.is_ok() {
+        if self.send(head, body.as_bytes()).await.is_ok() {
             self.linger().await;
         }
     }

@@ -175,8 +175,10 @@ fn end(peer: &Peer) {
 
 /// Tells a client that there is no room, and stays until it has read that.
 async fn turn_away(io: Io<OwnedFd>) {
-    let head = ReplyHead::new(503).field("Retry-After", 1).closing().body(0);
-    let told = io.try_write(&[IoSlice::new(head.bytes())]);
+    let told = {
+        let head = ReplyHead::new(503).field("Retry-After", 1).closing().body(0);
+        io.try_write(&head.parts().map(IoSlice::new))
+    };
     if told.is_err() || rustix::net::shutdown(io.get(), Shutdown::Write).is_err() {
         return;
     }

@@ -1,42 +1,66 @@
 //! Reply heads, written into a fixed space on the stack.
+//!
+//! A head is moved into [`Connection::send`](super::Connection::send), which is done with it
+//! before it waits: no task holds this space while its client is slow.
 
 use std::io::Write;
 
 use super::Head;
 
-/// Room for a head's own text; long values (a log tail) are separate parts of the write.
+/// Room for a head's own text.
 const SPACE: usize = 2048;
 
-/// A reply head under construction. What does not fit is a bug of ours, not of the peer's: values
-/// of any length are passed to the write as parts of their own.
-pub struct ReplyHead {
+/// Parts that a head is sent in: the long text with what is around it.
+pub const PARTS: usize = 5;
+
+/// A reply head under construction. What does not fit is a bug of ours, not of the peer's: what
+/// may be of any length goes beside the space.
+pub struct ReplyHead<'a> {
     space: [u8; SPACE],
     length: usize,
+    /// What stands beside the space, ...
+    long: [&'a str; 3],
+    /// ... and where in it its place is.
+    long_at: usize,
 }
 
-impl ReplyHead {
+impl<'a> ReplyHead<'a> {
     /// A head with its status line.
-    pub fn new(status: u16) -> ReplyHead {
-        let mut head = ReplyHead { space: [0; SPACE], length: 0 };
+    pub fn new(status: u16) -> ReplyHead<'a> {
+        let mut head = ReplyHead { space: [0; SPACE], length: 0, long: [""; 3], long_at: 0 };
         head.put(format_args!("HTTP/1.1 {status} {}\r\n", reason(status)));
         head
     }
 
-    /// The rest of a head whose first part is sent before it.
-    pub fn rest() -> ReplyHead {
-        ReplyHead { space: [0; SPACE], length: 0 }
-    }
-
     /// Adds a field.
     #[must_use]
-    pub fn field(mut self, name: &str, value: impl std::fmt::Display) -> ReplyHead {
+    pub fn field(mut self, name: &str, value: impl std::fmt::Display) -> ReplyHead<'a> {
         self.put(format_args!("{name}: {value}\r\n"));
         self
     }
 
+    /// Adds a field whose value is of any length, if there is a value; once in a head.
+    #[must_use]
+    pub fn long_field(self, name: &'a str, value: Option<&'a str>) -> ReplyHead<'a> {
+        match value {
+            Some(value) => self.beside([name, value, "\r\n"]),
+            None => self,
+        }
+    }
+
+    /// Adds whole lines, of any length; once in a head.
+    #[must_use]
+    pub fn lines(self, lines: &'a str) -> ReplyHead<'a> {
+        self.beside(["", lines, ""])
+    }
+
+    fn beside(self, long: [&'a str; 3]) -> ReplyHead<'a> {
+        ReplyHead { long, long_at: self.length, ..self }
+    }
+
     /// Says that the connection ends with this reply, or what it takes for it to go on.
     #[must_use]
-    pub fn connection(self, request: &Head, keeps: bool) -> ReplyHead {
+    pub fn connection(self, request: &Head, keeps: bool) -> ReplyHead<'a> {
         match (keeps, request.old) {
             (false, _) => self.closing(),
             (true, true) => self.field("Connection", "keep-alive"),
@@ -46,34 +70,36 @@ impl ReplyHead {
 
     /// Says that the connection ends with this reply.
     #[must_use]
-    pub fn closing(self) -> ReplyHead {
+    pub fn closing(self) -> ReplyHead<'a> {
         self.field("Connection", "close")
     }
 
     /// Ends the head in front of a body of `length` bytes.
     #[must_use]
-    pub fn body(mut self, length: usize) -> ReplyHead {
+    pub fn body(mut self, length: usize) -> ReplyHead<'a> {
         self.put(format_args!("Content-Length: {length}\r\n\r\n"));
         self
     }
 
     /// Ends the head in front of a body in chunks.
     #[must_use]
-    pub fn chunked(mut self) -> ReplyHead {
+    pub fn chunked(mut self) -> ReplyHead<'a> {
         self.put(format_args!("Transfer-Encoding: chunked\r\n\r\n"));
         self
     }
 
     /// Ends the head of a reply that has no body by its status (204).
     #[must_use]
-    pub fn bare(mut self) -> ReplyHead {
+    pub fn bare(mut self) -> ReplyHead<'a> {
         self.put(format_args!("\r\n"));
         self
     }
 
-    /// The text so far.
-    pub fn bytes(&self) -> &[u8] {
-        &self.space[..self.length]
+    /// The text, in its parts.
+    pub fn parts(&self) -> [&[u8]; PARTS] {
+        let (before, after) = self.space[..self.length].split_at(self.long_at);
+        let [name, value, end] = self.long.map(str::as_bytes);
+        [before, name, value, end, after]
     }
 
     fn put(&mut self, text: std::fmt::Arguments<'_>) {
@@ -118,6 +144,10 @@ mod tests {
         let head = ReplyHead::new(429).field("Retry-After", 1).closing().body(2);
         let text = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nConnection: close\r\n\
                     Content-Length: 2\r\n\r\n";
-        assert_eq!(head.bytes(), text.as_bytes());
+        assert_eq!(head.parts().concat(), text.as_bytes());
+        let long = "x".repeat(2 * SPACE);
+        let head = ReplyHead::new(204).long_field("Long: ", Some(&long)).field("A", 1).bare();
+        let text = format!("HTTP/1.1 204 No Content\r\nLong: {long}\r\nA: 1\r\n\r\n");
+        assert_eq!(head.parts().concat(), text.as_bytes());
     }
 }

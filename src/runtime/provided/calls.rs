@@ -1,6 +1,5 @@
 //! The Runtime API's endpoints (2018-06-01), and those of extensions (2020-01-01) and telemetry.
 
-use std::io::IoSlice;
 use std::rc::{Rc, Weak};
 
 use base64::Engine;
@@ -159,7 +158,7 @@ impl Desk<'_> {
             .field("Content-Type", "application/json")
             .connection(self.head, self.head.keep_alive)
             .body(body.len());
-        connection.send(&mut [IoSlice::new(head.bytes()), IoSlice::new(body)]).await
+        connection.send(head, body).await
     }
 
     /// Reads the request to its end and answers always the same.
@@ -207,40 +206,24 @@ impl Desk<'_> {
         id: InvocationId,
         payload: Option<&Payload>,
     ) -> Result<(), Closed> {
-        let version = &self.worker.version;
-        let (Some(head), Some(context)) = self
-            .host
-            .with_running(id, |invocation| {
-                let timeout_ms = u64::from(version.config.timeout_s) * 1000;
-                let arn = self.host.facts.home.arn(&version.name, invocation.qualifier.as_deref());
-                let head = ReplyHead::new(200)
-                    .field("Content-Type", "application/json")
-                    .field("Lambda-Runtime-Aws-Request-Id", invocation.request)
-                    .field("Lambda-Runtime-Deadline-Ms", Clock::unix_ms() + timeout_ms)
-                    .field("Lambda-Runtime-Invoked-Function-Arn", arn)
-                    .field("Lambda-Runtime-Trace-Id", &invocation.trace)
-                    .connection(self.head, self.head.keep_alive);
-                (head, invocation.client_context.clone())
-            })
-            .unzip()
-        else {
-            return Err(Closed);
-        };
         let event = payload.map_or(&b"{}"[..], |payload| payload);
-        let rest = ReplyHead::rest().body(event.len());
-        let (name, context, end) = match &context {
-            Some(context) => ("Lambda-Runtime-Client-Context: ", &**context, "\r\n"),
-            None => ("", "", ""),
-        };
-        let mut parts = [
-            IoSlice::new(head.bytes()),
-            IoSlice::new(name.as_bytes()),
-            IoSlice::new(context.as_bytes()),
-            IoSlice::new(end.as_bytes()),
-            IoSlice::new(rest.bytes()),
-            IoSlice::new(event),
-        ];
-        connection.send(&mut parts).await
+        let version = &self.worker.version;
+        let sending = self.host.with_running(id, |invocation| {
+            let timeout_ms = u64::from(version.config.timeout_s) * 1000;
+            let arn = self.host.facts.home.arn(&version.name, invocation.qualifier.as_deref());
+            let context = invocation.client_context.as_deref();
+            let head = ReplyHead::new(200)
+                .field("Content-Type", "application/json")
+                .field("Lambda-Runtime-Aws-Request-Id", invocation.request)
+                .field("Lambda-Runtime-Deadline-Ms", Clock::unix_ms() + timeout_ms)
+                .field("Lambda-Runtime-Invoked-Function-Arn", arn)
+                .field("Lambda-Runtime-Trace-Id", &invocation.trace)
+                .long_field("Lambda-Runtime-Client-Context: ", context)
+                .connection(self.head, self.head.keep_alive)
+                .body(event.len());
+            connection.send(head, event)
+        });
+        sending.ok_or(Closed)?.await
     }
 
     /// `POST /runtime/invocation/ID/response` and `/error`.
@@ -341,8 +324,7 @@ impl Desk<'_> {
             .field("Content-Type", "application/json")
             .closing()
             .body(body.len());
-        let mut parts = [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())];
-        connection.send(&mut parts).await?;
+        connection.send(head, body.as_bytes()).await?;
         connection.linger().await;
         Ok(false)
     }
@@ -392,8 +374,7 @@ impl Desk<'_> {
             .field("Lambda-Extension-Identifier", id)
             .connection(self.head, self.head.keep_alive)
             .body(body.len());
-        let mut parts = [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())];
-        Ok(connection.send(&mut parts).await?)
+        Ok(connection.send(head, body.as_bytes()).await?)
     }
 
     /// `GET /extension/event/next`: waits for the next invocation, or for the end.
@@ -434,7 +415,7 @@ impl Desk<'_> {
             .field("Lambda-Extension-Event-Identifier", format_args!("{:x}", event.0))
             .connection(self.head, self.head.keep_alive)
             .body(body.len());
-        connection.send(&mut [IoSlice::new(head.bytes()), IoSlice::new(body.as_bytes())]).await?;
+        connection.send(head, body.as_bytes()).await?;
         Ok(self.head.keep_alive)
     }
 }
