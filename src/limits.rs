@@ -69,6 +69,11 @@ pub const BUFFERS_KEPT: usize = 16;
 /// Bytes of all buffers together: ten of the largest events, each with its reply.
 pub const BUFFERS_BYTES_DEFAULT: usize = 128 * 1024 * 1024;
 
+/// How long nothing must happen before the server gives back the memory of its own program: a
+/// second of quiet is rare under load, and the price of a warm invocation's page faults is not
+/// paid more than once a second.
+pub const QUIET_MS: u32 = 1_000;
+
 /// Slots when nobody says otherwise.
 pub const SLOTS_DEFAULT: u16 = 16;
 

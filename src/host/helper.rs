@@ -2,6 +2,7 @@
 //! a disk, or grow.
 
 use std::ffi::CString;
+use std::future::poll_fn;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -45,11 +46,11 @@ impl Host {
             }
         };
         let errors = Output::new(errors);
-        let complain = errors.run(|line| {
-            complaint = String::from_utf8_lossy(line).into_owned();
+        let complain = poll_fn(|cx| {
+            errors.poll(cx, |line| complaint = String::from_utf8_lossy(line).into_owned())
         });
         smol::future::zip(read, complain).await;
-        let exit = process.exited().await;
+        let exit = poll_fn(|cx| process.poll_exited(cx)).await;
         if exit.status == Some(0) {
             return Ok(String::from_utf8_lossy(&text).into_owned());
         }

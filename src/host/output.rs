@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::io::PipeReader;
+use std::task::{Context, Poll};
 
 use crate::io::Io;
 use crate::io::reactor::Interest;
@@ -37,16 +38,15 @@ impl Output {
         Output { pipe, line: RefCell::default() }
     }
 
-    /// Reads lines for ever, or until every writer is gone.
-    pub async fn run(&self, mut take: impl FnMut(&[u8])) {
-        loop {
-            self.pipe.ready(Interest::Read).await;
-            // One portion at a time: a flood must not keep the others waiting.
-            if self.drain(OUTPUT_READ, &mut take) == Drained::Ended {
-                return;
-            }
-            smol::future::yield_now().await;
+    /// Reads lines until every writer is gone.
+    pub fn poll(&self, cx: &Context<'_>, take: impl FnMut(&[u8])) -> Poll<()> {
+        std::task::ready!(self.pipe.poll_ready(cx, Interest::Read));
+        // One portion at a time: a flood must not keep the others waiting.
+        if self.drain(OUTPUT_READ, take) == Drained::Ended {
+            return Poll::Ready(());
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Reads at most `bytes` of what is there, without waiting.

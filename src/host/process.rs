@@ -12,7 +12,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use rustix::process::{Pid, Signal as Sent};
 
@@ -58,6 +58,8 @@ pub struct Processes {
 
 #[derive(Default)]
 struct Life {
+    /// Our own memory when it was started, in KiB.
+    ours_kib: u64,
     exit: Cell<Option<Exit>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -93,7 +95,8 @@ impl Processes {
     /// Starts a worker's process.
     pub fn spawn(self: &Rc<Self>, launch: &Launch, seat: &Seat<'_>) -> Result<Process, NotStarted> {
         let started = self.spawner.borrow_mut().spawn(launch, seat)?;
-        let life = Rc::new(Life::default());
+        let ours_kib = spawn::own_rss_kib_max();
+        let life = Rc::new(Life { ours_kib, ..Life::default() });
         self.live.borrow_mut().insert(started.pid, Rc::clone(&life));
         let pid = Pid::from_raw(started.pid).expect("a child's pid is positive");
         // Without its descriptor registered, a child's end would go unnoticed: then SIGCHLD's way
@@ -202,23 +205,25 @@ impl Process {
     }
 
     /// Waits for its end. The group is gone then, and the process reaped.
-    pub async fn exited(&self) -> Exit {
-        if let Some(pidfd) = &self.pidfd {
-            pidfd.ready(Interest::Read).await;
+    pub fn poll_exited(&self, cx: &Context<'_>) -> Poll<Exit> {
+        if self.life.exit.get().is_none()
+            && let Some(pidfd) = &self.pidfd
+            && pidfd.poll_ready(cx, Interest::Read).is_ready()
+        {
             self.all.sweep();
         }
-        poll_fn(|cx| match self.life.exit.get() {
-            Some(exit) => Poll::Ready(exit),
-            None => {
-                *self.life.waker.borrow_mut() = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        })
-        .await
+        if let Some(exit) = self.life.exit.get() {
+            return Poll::Ready(exit);
+        }
+        let mut waker = self.life.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
-    /// How it ended, if it has.
-    pub fn exit(&self) -> Option<Exit> {
-        self.life.exit.get()
+    /// The most memory it had, in KiB, if that was more than we had when it was started.
+    pub fn memory_kib(&self, exit: Exit) -> Option<u64> {
+        Some(exit.rss_kib_max).filter(|kib| *kib > self.life.ours_kib)
     }
 }

@@ -8,6 +8,8 @@ use super::invocation::{Answer, Invocation, Mishap, Payload, RequestId, Settled}
 use super::logs::{Entry, Record, Report};
 use super::spawn::Exit;
 use super::worker::{Talk, Worker};
+use crate::io::Clock;
+use crate::io::clock::CivilTime;
 use crate::limits::{REPLY_MAX, TAIL_MAX};
 use crate::pool::{Event, Instant, InvocationId, Outcome};
 use crate::runtime::exec;
@@ -78,12 +80,13 @@ impl Host {
         if let Some(id) = worker.running.get() {
             if let Talk::Exec(talk) = &worker.talk {
                 let reply = exec::answer(talk, &self.buffers, exit);
-                self.invocations.borrow_mut().get(id).memory_kib = exit.rss_kib_max;
+                self.invocations.borrow_mut().get(id).memory_kib =
+                    worker.memory_kib_in_the_end(exit);
                 self.replied(worker, reply);
             } else {
                 let mut invocations = self.invocations.borrow_mut();
                 let invocation = invocations.get(id);
-                invocation.memory_kib = exit.rss_kib_max;
+                invocation.memory_kib = worker.memory_kib_in_the_end(exit);
                 invocation.mishap.get_or_insert(Mishap::Exited(exit));
             }
         } else if worker.served.get() == 0
@@ -125,9 +128,8 @@ impl Host {
                 },
             };
             drop(invocations);
-            let line = failure.as_ref().map(|failure| failure.line(request));
-            if let (Some(line), Some(Failure::Platform { .. })) = (&line, &failure) {
-                self.note(&version.name, request.0, Some(id), Entry::Platform(line));
+            if let Some(lines) = failure.as_ref().and_then(|failure| failure.log_lines(request)) {
+                self.note(&version.name, request.0, Some(id), Entry::Platform(&lines));
             }
             self.note(&version.name, request.0, Some(id), Entry::Report(report));
             invocations = self.invocations.borrow_mut();
@@ -144,6 +146,9 @@ impl Host {
         invocations.settle(id, settled);
     }
 }
+
+/// Lambda's error type of an invocation that took too long.
+const TIMED_OUT: &str = "Sandbox.Timedout";
 
 /// Why there is no answer of the handler.
 enum Failure {
@@ -180,7 +185,7 @@ fn failure(
         },
         Outcome::TimedOut => {
             let seconds = version.config.timeout_s;
-            platform("Sandbox.Timedout", format!("Task timed out after {seconds}.00 seconds"))
+            platform(TIMED_OUT, format!("Task timed out after {seconds}.00 seconds"))
         }
         Outcome::InitFailed => match version.init_error.borrow().clone() {
             Some(InitError::Posted(json)) => Some(Failure::Posted(json)),
@@ -198,12 +203,18 @@ impl Failure {
         }
     }
 
-    /// The message as it stands in the log.
-    fn line(&self, request: RequestId) -> String {
+    /// What the log says of it; what a runtime posted, it has logged itself.
+    fn log_lines(&self, request: RequestId) -> Option<String> {
         match self {
-            Failure::Platform { message, bare: true, .. } => message.clone(),
-            Failure::Platform { message, .. } => format!("RequestId: {request} Error: {message}"),
-            Failure::Posted(json) => String::from_utf8_lossy(json).into_owned(),
+            Failure::Platform { error_type: TIMED_OUT, message, .. } => {
+                let now = CivilTime::from_unix_ms(Clock::unix_ms()).to_iso();
+                Some(format!("{now} {request} {message}\n"))
+            }
+            Failure::Platform { message, bare: true, .. } => Some(message.clone()),
+            Failure::Platform { error_type, message, .. } => {
+                Some(format!("RequestId: {request} Error: {message}\n{error_type}"))
+            }
+            Failure::Posted(_) => None,
         }
     }
 
@@ -211,8 +222,11 @@ impl Failure {
     fn json(&self, request: RequestId) -> String {
         match self {
             Failure::Posted(json) => String::from_utf8_lossy(json).into_owned(),
-            Failure::Platform { error_type, .. } => {
-                let message = self.line(request);
+            Failure::Platform { error_type, message, bare } => {
+                let message = match bare {
+                    true => message.clone(),
+                    false => format!("RequestId: {request} Error: {message}"),
+                };
                 serde_json::json!({ "errorType": error_type, "errorMessage": message }).to_string()
             }
         }

@@ -1,8 +1,9 @@
 //! A worker as the host holds it: its process, its output, and how it is spoken to.
 
 use std::cell::Cell;
-use std::pin::pin;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
 use super::Host;
 use super::catalog::Version;
@@ -82,28 +83,29 @@ impl Worker {
 
     /// Talks, listens and waits until the process is gone, and has been heard to its end.
     pub async fn live(&self, host: &Rc<Host>) -> Exit {
-        let mut talk = pin!(async {
-            match &self.talk {
-                Talk::Exec(talk) => talk.run(host, self).await,
-                Talk::Native(talk) => talk.run(host, self).await,
-                // Its connections have tasks of their own.
-                Talk::Provided(_) => {}
-            }
-        });
-        let over = Cell::new(false);
-        let spoken = async {
-            talk.as_mut().await;
-            over.set(true);
-            std::future::pending().await
+        let mut exec = match &self.talk {
+            // On the heap, since most workers are not of this kind and their tasks last.
+            Talk::Exec(talk) => Some(Box::pin(talk.run(host, self))),
+            Talk::Native(_) | Talk::Provided(_) => None,
         };
-        let output = async {
-            self.output.run(|line| self.said(host, line)).await;
-            std::future::pending().await
-        };
-        let exit = smol::future::or(spoken, smol::future::or(output, self.process.exited())).await;
-        if let (Talk::Native(native), false) = (&self.talk, over.get()) {
-            native.look_again();
-            smol::future::poll_once(talk).await;
+        let (mut spoken, mut heard) = (false, false);
+        // By hand, because a future for each of these makes a task three times as large.
+        let exit = poll_fn(|cx| {
+            spoken = spoken
+                || match (&self.talk, &mut exec) {
+                    (Talk::Native(talk), _) => talk.poll(cx, host, self).is_ready(),
+                    (_, Some(exec)) => exec.as_mut().poll(cx).is_ready(),
+                    // Its connections have tasks of their own.
+                    (Talk::Exec(_) | Talk::Provided(_), None) => true,
+                };
+            heard = heard || self.output.poll(cx, |line| self.said(host, line)).is_ready();
+            self.process.poll_exited(cx)
+        })
+        .await;
+        if let (Talk::Native(talk), false) = (&self.talk, spoken) {
+            talk.look_again();
+            let last = poll_fn(|cx| Poll::Ready(talk.poll(cx, host, self)));
+            let _ = last.await;
         }
         self.output.finish(|line| self.said(host, line));
         exit
@@ -123,6 +125,16 @@ impl Worker {
             Talk::Exec(_) => {}
             Talk::Native(talk) => talk.hang_up(),
             Talk::Provided(seat) => seat.hang_up(),
+        }
+    }
+
+    /// The most memory that the process had, in KiB, once it is gone.
+    pub fn memory_kib_in_the_end(&self, exit: Exit) -> u64 {
+        let (seen, _) = self.memory.get();
+        match self.process.memory_kib(exit) {
+            Some(kib) => kib.max(seen),
+            None if seen > 0 => seen,
+            None => exit.rss_kib_max,
         }
     }
 

@@ -55,6 +55,12 @@ struct Source {
     watch: Option<Waker>,
 }
 
+/// What is done once nothing has happened for a while.
+struct Rest {
+    quiet_ms: u64,
+    what: Box<dyn Fn()>,
+}
+
 /// The reactor: one per thread, shared by every [`Io`] on it.
 pub struct Reactor {
     epoll: OwnedFd,
@@ -65,6 +71,9 @@ pub struct Reactor {
     timer_serial: Cell<u64>,
     alarm: Cell<Option<Instant>>,
     alarm_waker: RefCell<Option<Waker>>,
+    rest: RefCell<Option<Rest>>,
+    /// Nothing has happened since that was done.
+    resting: Cell<bool>,
 }
 
 impl Reactor {
@@ -79,7 +88,14 @@ impl Reactor {
             timer_serial: Cell::new(0),
             alarm: Cell::new(None),
             alarm_waker: RefCell::new(None),
+            rest: RefCell::new(None),
+            resting: Cell::new(false),
         }))
+    }
+
+    /// Does `what` each time that nothing has happened for `ms`: once, until something happens.
+    pub fn when_quiet(&self, ms: u32, what: impl Fn() + 'static) {
+        *self.rest.borrow_mut() = Some(Rest { quiet_ms: ms.into(), what: Box::new(what) });
     }
 
     /// Now, on the clock that its timers use.
@@ -109,6 +125,11 @@ impl Reactor {
     /// Waits for events (not at all if `busy`) and wakes whom they concern.
     fn wait(&self, busy: bool) -> io::Result<()> {
         let timeout = if busy { Some(0) } else { self.timeout_ms() };
+        let rest = self.rest.borrow();
+        let rest = rest
+            .as_ref()
+            .filter(|rest| !self.resting.get() && timeout.is_none_or(|ms| ms > rest.quiet_ms));
+        let timeout = rest.map(|rest| rest.quiet_ms).or(timeout);
         let timeout = timeout.map(|ms| Timespec {
             tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
             tv_nsec: i64::try_from(ms % 1000).expect("below 1000") * 1_000_000,
@@ -116,9 +137,15 @@ impl Reactor {
         let mut space = [MaybeUninit::<epoll::Event>::uninit(); BATCH];
         let events = match epoll::wait(&self.epoll, &mut space, timeout.as_ref()) {
             Ok((events, _)) => events,
-            Err(Errno::INTR) => &mut [],
+            Err(Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
+        if let Some(rest) = rest.filter(|_| events.is_empty()) {
+            (rest.what)();
+            self.resting.set(true);
+            return Ok(());
+        }
+        self.resting.set(false);
         for event in events {
             self.deliver(event.data.u64(), event.flags);
         }
@@ -315,7 +342,8 @@ impl<T: AsFd> Io<T> {
         poll_fn(|cx| self.poll_ready(cx, interest)).await;
     }
 
-    fn poll_ready(&self, cx: &Context<'_>, interest: Interest) -> Poll<()> {
+    /// As [`Io::ready`], for those who wait for several things in one place.
+    pub fn poll_ready(&self, cx: &Context<'_>, interest: Interest) -> Poll<()> {
         self.reactor.with(self.index, |source| {
             let (ready, waker) = match interest {
                 Interest::Read => (source.readable, &mut source.read),

@@ -1,11 +1,10 @@
 //! Workers on the wire: one socket, frames both ways.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 
@@ -15,11 +14,12 @@ use crate::host::invocation::{Mishap, Payload, REQUEST_ID_LEN};
 use crate::host::settle::Reply;
 use crate::host::worker::Worker;
 use crate::io::buffer::NoRoom;
+use crate::io::reactor::Interest;
 use crate::io::{Buffer, Clock, Io, Reactor};
 use crate::limits::{BUFFER_SIZE, TRACE_MAX};
 use crate::pool::InvocationId;
 use crate::wire::{
-    Context, Error, FRAME_MAX, FromWorker, HEADER_MAX, PREFIX, PROTOCOL, ToWorker, decode, encode,
+    self, Error, FRAME_MAX, FromWorker, HEADER_MAX, PREFIX, PROTOCOL, ToWorker, decode, encode,
 };
 
 /// Where the conversation stands.
@@ -45,12 +45,26 @@ pub struct Talk {
     /// What the socket did not take at once.
     unsent: RefCell<Option<Unsent>>,
     writer: RefCell<Option<Waker>>,
+    /// The start of a frame.
+    unread: RefCell<Option<Buffer>>,
 }
 
 struct Unsent {
     header: Vec<u8>,
     payload: Option<Payload>,
     sent: usize,
+}
+
+impl Unsent {
+    /// Sends as much as goes; true if that was all.
+    fn send(&mut self, socket: &Io<OwnedFd>) -> std::io::Result<bool> {
+        let event = self.payload.as_deref().unwrap_or(EMPTY);
+        let mut parts = [IoSlice::new(&self.header), IoSlice::new(event)];
+        let mut parts = &mut parts[..];
+        IoSlice::advance_slices(&mut parts, self.sent);
+        self.sent += socket.try_write(parts)?;
+        Ok(self.sent == self.header.len() + event.len())
+    }
 }
 
 impl Talk {
@@ -69,6 +83,7 @@ impl Talk {
             serial: Cell::new(0),
             unsent: RefCell::default(),
             writer: RefCell::default(),
+            unread: RefCell::default(),
         };
         Ok((talk, theirs))
     }
@@ -84,7 +99,7 @@ impl Talk {
             let trace = text::<TRACE_MAX>(&invocation.trace);
             let arn = host.facts.home.arn(&worker.version.name, invocation.qualifier.as_deref());
             let arn = text::<ARN_MAX>(&arn);
-            let context = Context {
+            let context = wire::Context {
                 id: serial,
                 deadline_ms: Clock::unix_ms() + u64::from(worker.version.config.timeout_s) * 1000,
                 request_id: &request,
@@ -123,19 +138,16 @@ impl Talk {
         }
     }
 
-    /// Makes [`Talk::run`] read what the worker said last, once it is gone.
+    /// Makes [`Talk::poll`] read what the worker said last, once it is gone.
     pub fn look_again(&self) {
         self.socket.look_again();
     }
 
     /// Listens, and sends what could not be sent at once, until the worker hangs up.
-    pub async fn run(&self, host: &Rc<Host>, worker: &Worker) {
-        let write = async {
-            self.send().await;
-            std::future::pending().await
-        };
-        let listen = self.listen(host, worker);
-        if let Err(broken) = smol::future::or(listen, write).await {
+    pub fn poll(&self, cx: &Context<'_>, host: &Rc<Host>, worker: &Worker) -> Poll<()> {
+        self.poll_send(cx);
+        let result = std::task::ready!(self.poll_listen(cx, host, worker));
+        if let Err(broken) = result {
             log::warn!(
                 "function {}: worker {}: {broken}",
                 worker.version.name,
@@ -149,51 +161,58 @@ impl Talk {
             }
             worker.process.kill();
         }
+        Poll::Ready(())
     }
 
-    async fn send(&self) {
-        loop {
-            let unsent = poll_fn(|cx| match self.unsent.take() {
-                Some(unsent) => Poll::Ready(unsent),
-                None => {
-                    *self.writer.borrow_mut() = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            })
-            .await;
-            let event = unsent.payload.as_deref().unwrap_or(EMPTY);
-            let mut parts = [IoSlice::new(&unsent.header), IoSlice::new(event)];
-            let mut parts = &mut parts[..];
-            IoSlice::advance_slices(&mut parts, unsent.sent);
-            if let Err(error) = self.socket.write_all(parts).await {
-                log::debug!("send to a worker: {error}");
+    fn poll_send(&self, cx: &Context<'_>) {
+        while let Some(mut unsent) = self.unsent.take() {
+            if self.socket.poll_ready(cx, Interest::Write).is_pending() {
+                *self.unsent.borrow_mut() = Some(unsent);
                 return;
             }
+            match unsent.send(&self.socket) {
+                Ok(true) => {}
+                Ok(false) => *self.unsent.borrow_mut() = Some(unsent),
+                // The end of its process says more.
+                Err(error) => log::debug!("send to a worker: {error}"),
+            }
+        }
+        let mut writer = self.writer.borrow_mut();
+        if !writer.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *writer = Some(cx.waker().clone());
         }
     }
 
-    async fn listen(&self, host: &Rc<Host>, worker: &Worker) -> Result<(), Error> {
-        let mut buffer: Option<Buffer> = None;
+    fn poll_listen(
+        &self,
+        cx: &Context<'_>,
+        host: &Rc<Host>,
+        worker: &Worker,
+    ) -> Poll<Result<(), Error>> {
         loop {
-            while let Some(bytes) = &buffer {
-                let Some(frame) = decode::<FromWorker>(bytes, FRAME_MAX)? else { break };
-                let whole = buffer.take().expect("just looked at");
-                let (payload, rest) = split(host, whole, frame.payload_at, frame.end)?;
-                buffer = rest;
+            while let Some(bytes) = self.unread.take() {
+                let Some(frame) = decode::<FromWorker>(&bytes, FRAME_MAX)? else {
+                    *self.unread.borrow_mut() = Some(bytes);
+                    break;
+                };
+                let (payload, rest) = split(host, bytes, frame.payload_at, frame.end)?;
+                *self.unread.borrow_mut() = rest;
                 self.hear(host, worker, frame.message, payload)?;
             }
-            let room = buffer.as_deref().map_or(BUFFER_SIZE / 2, missing);
-            if buffer.is_none() {
-                // An idle worker holds no buffer.
-                self.socket.ready(crate::io::reactor::Interest::Read).await;
-                buffer = Some(host.buffers.take().map_err(too_much)?);
-            }
-            let bytes = buffer.as_mut().expect("just taken");
+            std::task::ready!(self.socket.poll_ready(cx, Interest::Read));
+            // An idle worker holds no buffer.
+            let unread = self.unread.take();
+            let room = unread.as_deref().map_or(BUFFER_SIZE / 2, missing);
+            let mut bytes = match unread {
+                Some(bytes) => bytes,
+                None => host.buffers.take().map_err(too_much)?,
+            };
             bytes.reserve(room).map_err(too_much)?;
-            match self.socket.read_into(bytes.vec()).await {
-                Ok(0) | Err(_) if bytes.is_empty() => return Ok(()),
-                Ok(0) | Err(_) => return Err(Error::Truncated),
-                Ok(_) => {}
+            match self.socket.try_read_into(bytes.vec()) {
+                Ok(Some(0)) | Err(_) if bytes.is_empty() => return Poll::Ready(Ok(())),
+                Ok(Some(0)) | Err(_) => return Poll::Ready(Err(Error::Truncated)),
+                Ok(None) if bytes.is_empty() => {}
+                Ok(_) => *self.unread.borrow_mut() = Some(bytes),
             }
         }
     }

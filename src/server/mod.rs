@@ -19,6 +19,7 @@ use crate::api::{self, Api};
 use crate::error::Error;
 use crate::function::store::Store;
 use crate::host::process::Reaper;
+use crate::host::spawn::Text;
 use crate::host::{Host, Setup};
 use crate::http::Listener;
 use crate::http::listener::{Limits, Peers};
@@ -26,6 +27,7 @@ use crate::io::signal::{Signal, Signals};
 use crate::io::{Buffers, Reactor};
 use crate::limits::{
     BUFFERS_BYTES_DEFAULT, CONNECTIONS_MAX, FILES_OWN, FILES_PER_SLOT, HEAD_MAX, HEAD_MS, IDLE_MS,
+    QUIET_MS,
 };
 use crate::runtime::launch::Facts;
 use loader::Reload;
@@ -127,6 +129,14 @@ impl Server {
             Rc::clone(&self.reload),
         );
         self.host.executor.spawn(load).detach();
+        let text = Text::default();
+        self.host.reactor.when_quiet(QUIET_MS, move || {
+            text.give_back();
+            // Workers inherit our peak as theirs; a large payload must not count for ever.
+            if let Err(error) = std::fs::write("/proc/self/clear_refs", "5") {
+                log::debug!("reset the peak of memory: {error}");
+            }
+        });
         log::info!("hob {} serves http://{address}", env!("CARGO_PKG_VERSION"));
         log::info!("socket {}, {} slots", settings.socket.display(), settings.slots);
         notify(NotifyState::Ready);
