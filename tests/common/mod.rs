@@ -251,6 +251,12 @@ impl Server {
         assert!(status.success(), "{status}:\n{}", self.log());
     }
 
+    /// Ends a server that was meant to log an error; its log.
+    pub fn complained(mut self) -> String {
+        self.checked = true;
+        self.log()
+    }
+
     fn check_log(&mut self) {
         self.checked = true;
         let log = self.log();

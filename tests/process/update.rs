@@ -162,7 +162,6 @@ fn sighup_reads_settings_and_functions_again(reaper: &[&str]) {
         (server.get("/hob/functions/demo")["idle_timeout_s"] == 0).then_some(())
     });
     eventually("and the worker goes", || server.workers().is_empty().then_some(()));
-    let log = server.log();
-    std::mem::forget(server);
+    let log = server.complained();
     assert!(log.contains("nothing changed"), "{log}");
 }
