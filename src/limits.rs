@@ -64,7 +64,7 @@ pub const DRAIN_MS: u32 = 5_000;
 pub const BUFFER_SIZE: usize = 4 * 1024;
 /// Largest buffer that is kept for reuse; what a large payload needed goes back to the system.
 pub const BUFFER_KEPT_MAX: usize = 16 * 1024;
-/// Buffers kept for reuse: more are in use at one moment only under load.
+/// Buffers kept for reuse, until the server is quiet: more are in use at one moment only under load.
 pub const BUFFERS_KEPT: usize = 16;
 /// Bytes of all buffers together: ten of the largest events, each with its reply.
 pub const BUFFERS_BYTES_DEFAULT: usize = 128 * 1024 * 1024;

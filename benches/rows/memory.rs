@@ -1,6 +1,6 @@
 //! Rows 1 to 5: memory, threads, size.
 
-use crate::http::invocations;
+use crate::http::{Conn, invocations};
 use crate::server::{Function, Server, exec, native};
 use crate::{Bench, Row};
 
@@ -14,16 +14,19 @@ fn ten() -> Vec<Function> {
 
 fn kib(server: &Server) -> String {
     let (all, own) = (server.status("VmRSS"), server.status("RssAnon"));
-    format!("{all} KiB ({own} its own, the rest the program's text)")
+    format!("{all} KiB, {own} of them its own and the rest the program's text")
 }
 
 pub fn rows(bench: &Bench) -> Vec<Row> {
     let server = Server::start(bench, &bench.fixed, &ten(), &[], &[]);
+    server.get("/hob/server");
+    let busy = server.status("VmRSS");
+    server.quiet();
     let idle = server.status("VmRSS");
     let mut rows = vec![Row {
         number: "1",
         promise: "idle server, 10 functions, no worker: at most 768 KiB",
-        measured: kib(&server),
+        measured: format!("{}; {busy} KiB just after a request", kib(&server)),
         holds: Some(idle <= 768),
     }];
     drop(server);
@@ -42,37 +45,48 @@ pub fn rows(bench: &Bench) -> Vec<Row> {
     rows.push(Row {
         number: "5",
         promise: "static stripped binary: at most 2 MiB",
-        measured: format!("{} KiB (x86-64, glibc)", size / 1024),
+        measured: format!("{} KiB ({}, musl)", size / 1024, std::env::consts::ARCH),
         holds: Some(size <= 2 << 20),
     });
     rows
 }
 
-/// 64 workers, then 64 connections.
+/// Workers and idle connections: what all of them and each of them take.
 fn crowded(bench: &Bench) -> Row {
-    let functions = [("many", native("provisioned_concurrency = 64"))];
-    let none = Server::start(bench, &bench.fixed, &[("many", native(""))], &["--slots", "80"], &[]);
-    let empty = none.status("RssAnon");
-    drop(none);
-    let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "80"], &[]);
-    server.at_rest(64);
-    let with_workers = server.status("RssAnon");
-    let mut connections: Vec<_> = (0..64).map(|_| server.connect()).collect();
-    for connection in &mut connections {
-        assert_eq!(connection.get("/healthz").status, 200);
-    }
-    let (all, own) = (server.status("VmRSS"), server.status("RssAnon"));
-    let each = |more: u64, less: u64| (more.saturating_sub(less)) as f64 / 64.0;
-    let (worker, connection) = (each(with_workers, empty), each(own, with_workers));
+    // Between a few and many, since the first ones bring along what all of them share.
+    let (few, many) = (16, 64);
+    let own = |workers, connections| {
+        let (server, _open) = crowd(bench, workers, connections);
+        server.status("RssAnon")
+    };
+    let each = |less: u64, more: u64| more.saturating_sub(less) as f64 / (many - few) as f64;
+    let worker = each(own(few, 0), own(many, 0));
+    let connection = each(own(0, few), own(0, many));
+    let (server, _open) = crowd(bench, many, many);
+    let all = server.status("VmRSS");
     Row {
         number: "2",
         promise: "with 64 warm workers and 64 idle connections: at most 1,024 KiB; 1 KiB a worker, \
                   2 KiB a connection",
         measured: format!(
-            "{all} KiB ({own} its own); {worker:.2} KiB a worker, {connection:.2} KiB a connection"
+            "{}; {worker:.2} KiB a worker, {connection:.2} KiB a connection",
+            kib(&server)
         ),
         holds: Some(all <= 1024 && worker <= 1.0 && connection <= 2.0),
     }
+}
+
+/// A server at rest with so many warm workers, and so many connections that were used.
+fn crowd(bench: &Bench, workers: usize, connections: usize) -> (Server, Vec<Conn>) {
+    let functions = [("many", native(&format!("provisioned_concurrency = {workers}")))];
+    let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "80"], &[]);
+    server.at_rest(workers);
+    let mut open: Vec<Conn> = (0..connections).map(|_| server.connect()).collect();
+    for connection in &mut open {
+        assert_eq!(connection.get("/healthz").status, 200);
+    }
+    server.quiet();
+    (server, open)
 }
 
 /// Memory before and after a long day.
@@ -86,6 +100,7 @@ fn growth(bench: &Bench) -> Row {
     server.load(8, 1, &invocations("slow"), EVENT);
     server.load(8, 50, &invocations("warm"), EVENT);
     server.at_rest(1);
+    server.quiet();
     let before = server.status("VmRSS");
     let (good, bad, late) = (bench.amount(100_000), bench.amount(10_000), bench.amount(800));
     server.load(8, good / 8, &invocations("warm"), EVENT);
@@ -93,6 +108,7 @@ fn growth(bench: &Bench) -> Row {
     server.load(16, late.div_ceil(16).min(5), &invocations("slow"), EVENT);
     server.load(8, 50, &invocations("warm"), EVENT);
     server.at_rest(1);
+    server.quiet();
     let grown = server.status("VmRSS").saturating_sub(before);
     Row {
         number: "3",

@@ -121,6 +121,11 @@ impl Server {
         }
     }
 
+    /// Lets it have the quiet after which it gives back what it does not need.
+    pub fn quiet(&self) {
+        std::thread::sleep(Duration::from_millis(1_500));
+    }
+
     /// Runs `count` invocations on each of `clients` connections; how many were answered 200, and
     /// how long it took.
     pub fn load(&self, clients: usize, count: usize, path: &str, event: &[u8]) -> (usize, f64) {

@@ -1,6 +1,8 @@
 //! `POST /2015-03-31/functions/NAME/invocations`
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -9,9 +11,9 @@ use super::error::ApiError;
 use super::route::Invoke;
 use super::{Api, End, json};
 use crate::function::name::{FunctionName, Home, Name};
-use crate::host::Host;
 use crate::host::catalog::Version;
 use crate::host::invocation::{Call, Payload, Settled};
+use crate::host::{Claim, Host};
 use crate::http::connection::Broken;
 use crate::http::head::fields;
 use crate::http::reply::ReplyHead;
@@ -59,7 +61,7 @@ pub async fn serve(
     api: &Rc<Api>,
     connection: &mut Connection,
     head: &Head,
-    target: Target,
+    target: &Target,
 ) -> Result<(), End> {
     let host = &api.host;
     let name = FunctionName { name: &target.name, qualifier: target.qualifier.as_deref() };
@@ -104,29 +106,27 @@ pub async fn serve(
         let buffer = connection.detach().map_err(|_| End::Refused(Refused::NoRoom))?;
         Some(Payload::new(buffer, body.payload))
     };
-    let settled = run(
-        host,
-        connection,
-        Call {
-            version: version.id,
-            qualifier: target.qualifier,
-            payload,
-            trace: wishes.trace,
-            client_context: wishes.client_context,
-            tail: wishes.tail,
-        },
-    )
-    .await?;
-    answer(host, connection, head, &version, settled).await
+    let claim = host.invoke(Call {
+        version: version.id,
+        qualifier: target.qualifier.clone(),
+        payload,
+        trace: wishes.trace,
+        client_context: wishes.client_context,
+        tail: wishes.tail,
+    });
+    let settled = run(claim, connection).await?;
+    answer(host, connection, head, &version, &settled).await
 }
 
-/// Runs a call for a client, as long as the client is there.
-pub async fn run(host: &Rc<Host>, connection: &Connection, call: Call) -> Result<Settled, End> {
-    let gone = async {
-        connection.io().ready(Interest::Gone).await;
-        Err(End::Closed)
-    };
-    smol::future::or(async { Ok(host.invoke(call).await) }, gone).await
+/// Waits for the end of an invocation, as long as its client is there.
+pub async fn run(mut claim: Claim<'_>, connection: &Connection) -> Result<Settled, End> {
+    poll_fn(|cx| {
+        if let Poll::Ready(settled) = claim.poll_settled(cx) {
+            return Poll::Ready(Ok(settled));
+        }
+        connection.io().poll_ready(cx, Interest::Gone).map(|()| Err(End::Closed))
+    })
+    .await
 }
 
 /// The version that a name means, or Lambda's error.
@@ -222,7 +222,7 @@ async fn answer(
     connection: &Connection,
     head: &Head,
     version: &Version,
-    settled: Settled,
+    settled: &Settled,
 ) -> Result<(), End> {
     let failed = match settled.outcome {
         Outcome::Done => false,

@@ -1,13 +1,46 @@
 //! Writing and checking JSON without building it.
 
+use hifijson::token::{Expect, Lex as _};
+use hifijson::{Error, SliceLexer, str::Lex as _};
+
 use crate::io::Buffer;
 use crate::io::buffer::NoRoom;
+
+/// Levels of nesting that are checked without the heap; few events have more than ten.
+const LEVELS: u32 = 64;
 
 /// Checks that `bytes` is one JSON value in UTF-8; the error says what is wrong.
 pub fn check(bytes: &[u8]) -> Result<(), String> {
     let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    let mut lexer = SliceLexer::new(bytes);
+    if lexer.exactly_one(SliceLexer::ws_peek, |next, lexer| value(next, lexer, LEVELS)).is_ok() {
+        return Ok(());
+    }
+    // Nested deeper, or wrong: this one takes any depth, and says where and why.
     let checked: Result<serde::de::IgnoredAny, _> = serde_json::from_str(text);
     checked.map(|_| ()).map_err(|error| error.to_string())
+}
+
+fn value(next: u8, lexer: &mut SliceLexer<'_>, levels: u32) -> Result<(), Error> {
+    let inner = || levels.checked_sub(1).ok_or(Error::Depth);
+    match next {
+        b'[' => {
+            let inner = inner()?;
+            let item = |next, lexer: &mut SliceLexer<'_>| value(next, lexer, inner);
+            lexer.discarded().seq(b']', SliceLexer::ws_peek, item)
+        }
+        b'{' => {
+            let inner = inner()?;
+            lexer.discarded().seq(b'}', SliceLexer::ws_peek, |next, lexer| {
+                lexer.expect(|_| Some(next), b'"').ok_or(Expect::String)?;
+                lexer.str_ignore().map_err(Error::Str)?;
+                lexer.expect(SliceLexer::ws_peek, b':').ok_or(Expect::Colon)?;
+                let next = lexer.ws_peek().ok_or(Expect::Value)?;
+                value(next, lexer, inner)
+            })
+        }
+        _ => hifijson::ignore::parse(next, lexer),
+    }
 }
 
 /// Writes JSON into a buffer.
@@ -109,5 +142,45 @@ mod tests {
         let mut writer = Writer::new(buffers.take().expect("room"));
         writer.text(&"x".repeat(10_000));
         assert!(writer.finish().is_err());
+    }
+
+    #[test]
+    fn values_of_any_depth_are_json() {
+        for levels in [1, LEVELS as usize, LEVELS as usize + 1, 100_000] {
+            let text = format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+            assert_eq!(check(text.as_bytes()), Ok(()), "{levels} levels");
+            assert!(check(&text.as_bytes()[1..]).is_err(), "{levels} levels, one not closed");
+        }
+        assert!(check(b"{\"a\":[1,]}").is_err_and(|why| why.contains("column 9")));
+    }
+
+    /// Two parsers must not disagree on what goes to a function.
+    #[test]
+    fn mutated_json_is_judged_as_the_reference_does() {
+        let reference = |bytes: &[u8]| {
+            let text = std::str::from_utf8(bytes).unwrap_or("not even UTF-8");
+            serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+        };
+        let seeds: [&[u8]; 4] = [
+            b"{\"a\":[1,-2.5e+3,{}],\"b\":\"\\u00e9\\n\\\"\",\"c\":null} ",
+            "[[\"\u{e9}\u{1f600}\",true,false],{\"k\":{\"k\":[]}}]".as_bytes(),
+            b"  -0.0e-0\t\r\n",
+            b"\"\\ud83d\\ude00 \\ud800\"",
+        ];
+        let mut rng = fastrand::Rng::with_seed(7);
+        for round in 0..100_000 {
+            let mut bytes = seeds[round % seeds.len()].to_vec();
+            for _ in 0..rng.usize(1..4) {
+                let at = rng.usize(..bytes.len());
+                match rng.u8(..4) {
+                    0 => bytes[at] = rng.u8(..),
+                    1 => bytes.insert(at, rng.choice(*b"[]{}\",:\\e-.0u ").unwrap_or(b' ')),
+                    2 if bytes.len() > 1 => drop(bytes.remove(at)),
+                    _ => bytes.truncate(at + 1),
+                }
+            }
+            let text = String::from_utf8_lossy(&bytes);
+            assert_eq!(check(&bytes).is_ok(), reference(&bytes), "{text:?}");
+        }
     }
 }

@@ -67,32 +67,36 @@ impl From<ApiError> for End {
     }
 }
 
-/// Serves a connection until either side ends it.
-pub async fn serve(api: Rc<Api>, mut connection: Connection) {
-    loop {
-        let head = match connection.head().await {
-            Ok(head) => head,
-            Err(Broken::Closed) => return,
-            Err(Broken::Refused(refused)) => return connection.refuse(refused).await,
-        };
-        match serve_one(&api, &mut connection, &head).await {
-            Ok(()) => {}
-            Err(End::Closed) => return,
-            Err(End::Refused(refused)) => return connection.refuse(refused).await,
-            Err(End::Error(error)) => {
-                let whole = connection.discard(&head).await;
-                let keeps = whole && head.keep_alive;
-                let id = api.host.request_id();
-                if error.send(&connection, &head, id, keeps).await.is_err() {
-                    return;
-                }
-                if !whole {
-                    return connection.linger().await;
+/// Serves a connection until either side ends it. A block and no `async fn`, which would hold its
+/// arguments twice; what is called below takes references for the same reason.
+#[allow(clippy::manual_async_fn, reason = "every connection has one of these")]
+pub fn serve(api: Rc<Api>, mut connection: Connection) -> impl Future<Output = ()> {
+    async move {
+        loop {
+            let head = match connection.head().await {
+                Ok(head) => head,
+                Err(Broken::Closed) => return,
+                Err(Broken::Refused(refused)) => return connection.refuse(refused).await,
+            };
+            match serve_one(&api, &mut connection, &head).await {
+                Ok(()) => {}
+                Err(End::Closed) => return,
+                Err(End::Refused(refused)) => return connection.refuse(refused).await,
+                Err(End::Error(error)) => {
+                    let whole = connection.discard(&head).await;
+                    let keeps = whole && head.keep_alive;
+                    let id = api.host.request_id();
+                    if error.send(&connection, &head, id, keeps).await.is_err() {
+                        return;
+                    }
+                    if !whole {
+                        return connection.linger().await;
+                    }
                 }
             }
-        }
-        if !head.keep_alive || api.host.is_draining() {
-            return connection.close().await;
+            if !head.keep_alive || api.host.is_draining() {
+                return connection.close().await;
+            }
         }
     }
 }
@@ -106,12 +110,13 @@ async fn serve_one(api: &Rc<Api>, connection: &mut Connection, head: &Head) -> R
         Route::Invoke(invoke) => {
             let target = invoke::Target::read(&api.host.facts.home, &invoke)?;
             drop(invoke);
-            invoke::serve(api, connection, head, target).await
+            invoke::serve(api, connection, head, &target).await
         }
         Route::Url(name) => {
             let function = url::name(&api.host, &name)?;
             drop(name);
-            url::serve(api, connection, head, &function).await
+            // On the heap: it would make the task of every connection larger.
+            Box::pin(url::serve(api, connection, head, &function)).await
         }
         Route::Health => reply(connection, head, 200, "text/plain", b"ok\n").await,
         Route::Ready => ready(api, connection, head).await,

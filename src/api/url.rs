@@ -74,21 +74,17 @@ pub async fn serve(
         return Err(ApiError::too_large(PAYLOAD_MAX).into());
     }
     let length = event.len();
-    let settled = run(
-        host,
-        connection,
-        Call {
-            // While the body came, another version may have taken the place of that one.
-            version: find(host, function)?.id,
-            qualifier: None,
-            payload: Some(Payload::new(event, 0..length)),
-            trace: None,
-            client_context: None,
-            tail: false,
-        },
-    )
-    .await?;
-    answer(host, connection, head, settled).await
+    let claim = host.invoke(Call {
+        // While the body came, another version may have taken the place of that one.
+        version: find(host, function)?.id,
+        qualifier: None,
+        payload: Some(Payload::new(event, 0..length)),
+        trace: None,
+        client_context: None,
+        tail: false,
+    });
+    let settled = run(claim, connection).await?;
+    answer(host, connection, head, &settled).await
 }
 
 /// One request, to be told as an event.
@@ -235,7 +231,7 @@ async fn answer(
     host: &Host,
     connection: &Connection,
     head: &Head,
-    settled: Settled,
+    settled: &Settled,
 ) -> Result<(), End> {
     match settled.outcome {
         Outcome::Done => {}

@@ -1,10 +1,8 @@
 //! Invocations in flight: what was asked, who asked, and in the end the answer.
 
-use std::cell::RefCell;
 use std::fmt;
-use std::future::poll_fn;
 use std::ops::{Deref, Range};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use super::spawn::Exit;
 use crate::io::{Buffer, Clock};
@@ -286,23 +284,19 @@ impl Invocations {
         }
     }
 
-    /// Waits for the end of an invocation that was just added.
-    pub async fn settled(invocations: &RefCell<Invocations>, id: InvocationId) -> Settled {
-        poll_fn(|cx| {
-            let mut invocations = invocations.borrow_mut();
-            let entry = invocations.get(id);
-            match entry.settled.take() {
-                Some(settled) => {
-                    invocations.remove(id);
-                    Poll::Ready(settled)
-                }
-                None => {
-                    entry.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
+    /// Waits for the end of an invocation, which is gone then.
+    pub fn poll_settled(&mut self, cx: &Context<'_>, id: InvocationId) -> Poll<Settled> {
+        let entry = self.get(id);
+        match entry.settled.take() {
+            Some(settled) => {
+                self.remove(id);
+                Poll::Ready(settled)
             }
-        })
-        .await
+            None => {
+                entry.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 
     /// The caller is gone. True if the invocation has not ended yet.

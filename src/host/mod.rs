@@ -18,7 +18,7 @@ pub mod worker;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use smol::LocalExecutor;
 
@@ -232,16 +232,13 @@ impl Host {
         self.invocations.borrow().count()
     }
 
-    /// Runs a function once. If the caller goes away before the end, an invocation that still
-    /// waits is withdrawn; one that runs, runs on.
-    pub async fn invoke(self: &Rc<Self>, call: Call) -> Settled {
+    /// Runs a function once.
+    pub fn invoke(self: &Rc<Self>, call: Call) -> Claim<'_> {
         let version = call.version;
         let id = self.invocations.borrow_mut().add(call);
-        let claim = Claim { host: self, id, done: Cell::new(false) };
+        let claim = Claim { host: self, id, done: false };
         self.step(Event::Invoked { invocation: id, version });
-        let settled = Invocations::settled(&self.invocations, id).await;
-        claim.done.set(true);
-        settled
+        claim
     }
 
     fn dispatch(self: &Rc<Self>, now: Instant, id: WorkerId, invocation: InvocationId) {
@@ -375,10 +372,10 @@ impl Host {
         self.step(Event::DrainStarted { until });
         std::future::poll_fn(|cx| {
             if self.pool.borrow().is_drained() {
-                return std::task::Poll::Ready(());
+                return Poll::Ready(());
             }
             *self.drained.borrow_mut() = Some(cx.waker().clone());
-            std::task::Poll::Pending
+            Poll::Pending
         })
         .await;
         while self.processes.has_strays() {
@@ -392,16 +389,26 @@ impl Host {
     }
 }
 
-/// A caller's claim to the end of its invocation. Dropped early, it withdraws the invocation.
-struct Claim<'a> {
+/// A caller's claim to the end of its invocation. If it is dropped before, an invocation that still
+/// waits is withdrawn; one that runs, runs on.
+pub struct Claim<'a> {
     host: &'a Rc<Host>,
     id: InvocationId,
-    done: Cell<bool>,
+    done: bool,
+}
+
+impl Claim<'_> {
+    /// Waits for the end, which comes once.
+    pub fn poll_settled(&mut self, cx: &Context<'_>) -> Poll<Settled> {
+        let settled = self.host.invocations.borrow_mut().poll_settled(cx, self.id);
+        self.done = settled.is_ready();
+        settled
+    }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        if !self.done.get() && self.host.invocations.borrow_mut().abandon(self.id) {
+        if !self.done && self.host.invocations.borrow_mut().abandon(self.id) {
             self.host.step(Event::Cancelled { invocation: self.id });
         }
     }

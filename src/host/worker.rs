@@ -1,7 +1,9 @@
 //! A worker as the host holds it: its process, its output, and how it is spoken to.
 
 use std::cell::Cell;
+use std::fmt::Write;
 use std::future::poll_fn;
+use std::io::Read;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -152,7 +154,12 @@ impl Worker {
 }
 
 fn read_high_water_kib(pid: i32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    // Without the heap: it is read while warm invocations run.
+    let mut path = heapless::String::<32>::new();
+    write!(path, "/proc/{pid}/status").expect("a number has at most 11 characters");
+    let mut bytes = [0; 2048];
+    let length = std::fs::File::open(&*path).ok()?.read(&mut bytes).ok()?;
+    let status = std::str::from_utf8(&bytes[..length]).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }

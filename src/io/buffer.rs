@@ -38,6 +38,11 @@ impl Buffers {
         Ok(buffer)
     }
 
+    /// Gives the memory of the buffers that are kept for reuse back to the system.
+    pub fn give_back(&self) {
+        self.kept.borrow_mut().clear();
+    }
+
     /// Capacity of all buffers that are out.
     pub fn in_use(&self) -> usize {
         self.bytes.get()
@@ -128,6 +133,8 @@ mod tests {
         drop((large, second));
         assert_eq!(home.in_use(), 0);
         assert_eq!(home.kept.borrow().len(), 1);
+        home.give_back();
+        assert!(home.kept.borrow().is_empty());
     }
 
     #[test]

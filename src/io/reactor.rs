@@ -26,6 +26,9 @@ const BATCH: usize = 64;
 /// Task polls between two looks at the descriptors, so that busy tasks cannot starve them.
 const TICKS_MAX: usize = 256;
 
+/// Descriptors that room is made for at one time. Doubling would leave half of the room empty.
+const SOURCES_STEP: usize = 32;
+
 /// What may be tried on a descriptor without blocking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
@@ -259,6 +262,9 @@ impl Reactor {
         let index = match self.unused.borrow_mut().pop() {
             Some(index) => index,
             None => {
+                if sources.len() == sources.capacity() {
+                    sources.reserve_exact(SOURCES_STEP);
+                }
                 sources.push(Source::default());
                 u32::try_from(sources.len() - 1).expect("fewer descriptors than that")
             }

@@ -42,8 +42,8 @@ pub struct Talk {
     socket: Io<OwnedFd>,
     stage: Cell<Stage>,
     serial: Cell<u32>,
-    /// What the socket did not take at once.
-    unsent: RefCell<Option<Unsent>>,
+    /// What the socket did not take at once. On the heap: it is rare, and workers are many.
+    unsent: RefCell<Option<Box<Unsent>>>,
     writer: RefCell<Option<Waker>>,
     /// The start of a frame.
     unread: RefCell<Option<Buffer>>,
@@ -124,7 +124,8 @@ impl Talk {
         // A failure shows itself as the end of the process.
         let sent = self.socket.try_write(&parts).unwrap_or(header.len() + event.len());
         if sent < header.len() + event.len() {
-            *self.unsent.borrow_mut() = Some(Unsent { header: header.to_vec(), payload, sent });
+            *self.unsent.borrow_mut() =
+                Some(Box::new(Unsent { header: header.to_vec(), payload, sent }));
             if let Some(waker) = self.writer.take() {
                 waker.wake();
             }

@@ -130,7 +130,9 @@ impl Server {
         );
         self.host.executor.spawn(load).detach();
         let text = Text::default();
+        let buffers = Rc::clone(&self.host.buffers);
         self.host.reactor.when_quiet(QUIET_MS, move || {
+            buffers.give_back();
             text.give_back();
             // Workers inherit our peak as theirs; a large payload must not count for ever.
             if let Err(error) = std::fs::write("/proc/self/clear_refs", "5") {
