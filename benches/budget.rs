@@ -115,8 +115,14 @@ fn into_readme(table: &str) {
     let (before, rest) = readme.split_once(begin).unwrap();
     let (old, after) = rest.split_once(end).unwrap();
     // Rows that are not measured yet stay as they are.
+    let number = |line: &str| line.split(['|', '.']).nth(1).unwrap_or_default().trim().to_owned();
+    let measured: Vec<String> = table.lines().map(number).collect();
     let pending = old.lines().filter(|line| line.ends_with("| pending |"));
-    let pending: String = pending.map(|line| format!("{line}\n")).collect();
+    let pending = pending.filter(|line| !measured.contains(&number(line)));
+    let mut lines: Vec<&str> = table.lines().skip(2).chain(pending).collect();
+    lines.sort_by_key(|line| number(line).trim_end_matches('a').parse::<u32>().unwrap_or(0));
+    let heading = table.lines().take(2);
+    let table: String = heading.chain(lines).map(|line| format!("{line}\n")).collect();
     let output = |program: &str, arguments: &[&str]| {
         let output = std::process::Command::new(program).args(arguments).output().unwrap();
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -124,10 +130,11 @@ fn into_readme(table: &str) {
     let commit = output("git", &["rev-parse", "--short", "HEAD"]);
     let date = output("date", &["+%Y-%m-%d"]);
     let cores = output("nproc", &[]);
-    let machine =
-        format!("{} {}, {cores} cores", output("uname", &["-m"]), output("uname", &["-r"]));
+    let kernel = output("uname", &["-r"]);
+    let kernel = kernel.split('-').next().unwrap_or_default();
+    let machine = format!("{}, Linux {kernel}, {cores} cores", output("uname", &["-m"]));
     let note = format!("\nMeasured {date} at {commit} on {machine}.\n");
-    let text = format!("{before}{begin}{table}{pending}{note}{end}{after}");
+    let text = format!("{before}{begin}{table}{note}{end}{after}");
     std::fs::write(path, text).unwrap();
 }
 

@@ -89,6 +89,9 @@ pub const GRACE_MS_DEFAULT: u32 = 500;
 /// How long a worker may take from its spawn to its first request for work, as on Lambda.
 pub const INIT_LIMIT_S_DEFAULT: u32 = 10;
 
+/// The least that a provisioned worker may take for that, as on Lambda: nobody waits for it.
+pub const PROVISIONED_INIT_LIMIT_MS: u32 = 130_000;
+
 /// How long an invocation waits for a worker that has replied but not yet asked for more, before
 /// it takes another worker. Runtimes need well under a millisecond for that step; 8 ms leaves
 /// room for a board with one slow core, and is still shorter than any interpreter's start.

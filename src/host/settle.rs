@@ -61,8 +61,10 @@ impl Host {
 
     /// A worker is stopped before it was ready: it took too long, or is not wanted any more.
     pub(super) fn init_stopped(&self, worker: &Worker) {
-        let limit_s = self.defaults.get().init_limit_s;
-        if self.reactor.now() >= worker.spawned.after_ms(limit_s.saturating_mul(1000)) {
+        let settings = worker.version.settings(self.defaults.get());
+        let limit_ms = settings.start_limit_ms(worker.provisioned);
+        if self.reactor.now() >= worker.spawned.after_ms(limit_ms) {
+            let limit_s = limit_ms / 1000;
             let message = format!("Init timed out after {limit_s}.00 seconds");
             worker.version.start_failed("Sandbox.Timedout", message);
             self.note_init(worker, "timeout", "");

@@ -3,6 +3,7 @@
 //! Events are past tense (something happened), actions are imperative (the host must do it).
 
 use super::time::Instant;
+use crate::limits::PROVISIONED_INIT_LIMIT_MS;
 
 /// A function: the unit that reserved concurrency belongs to, over all its versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +44,7 @@ pub struct Settings {
     pub idle_timeout_ms: u32,
     /// How long one invocation may take.
     pub timeout_ms: u32,
-    /// How long a worker may take from spawn to ready.
+    /// How long a worker may take from spawn to ready; longer if it is provisioned.
     pub init_limit_ms: u32,
     /// How long a worker may take from stop to exit before it is killed.
     pub grace_ms: u32,
@@ -51,6 +52,14 @@ pub struct Settings {
     pub max_invocations: u32,
     /// One process per invocation: the worker is busy from its spawn and never idles.
     pub one_shot: bool,
+}
+
+impl Settings {
+    /// How long a worker may take from spawn to ready.
+    pub fn start_limit_ms(&self, provisioned: bool) -> u32 {
+        let least = if provisioned { PROVISIONED_INIT_LIMIT_MS.max(self.timeout_ms) } else { 0 };
+        self.init_limit_ms.max(least)
+    }
 }
 
 /// Why a process is not (or no longer) there.
@@ -240,4 +249,34 @@ pub enum Reason {
     Wait,
     /// A version that failed to start may try again.
     Backoff,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn provisioned_workers_have_more_time_to_start() {
+        let settings = |init_limit_ms, timeout_ms| Settings {
+            function: FunctionId(0),
+            reserved: None,
+            provisioned: 1,
+            queue_wait_ms: 0,
+            idle_timeout_ms: 1,
+            timeout_ms,
+            init_limit_ms,
+            grace_ms: 1,
+            max_invocations: 0,
+            one_shot: false,
+        };
+        for (init, timeout, on_demand, provisioned) in [
+            (10_000, 3_000, 10_000, 130_000),
+            (10_000, 900_000, 10_000, 900_000),
+            (200_000, 3_000, 200_000, 200_000),
+        ] {
+            let settings = settings(init, timeout);
+            assert_eq!(settings.start_limit_ms(false), on_demand);
+            assert_eq!(settings.start_limit_ms(true), provisioned);
+        }
+    }
 }

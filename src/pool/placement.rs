@@ -287,11 +287,12 @@ impl Pool {
             invocation = Some(waiter.invocation);
         } else {
             // The second start happens inside the invocation, so the function's timeout limits it.
+            let first = settings.start_limit_ms(provisioned);
             let limit = match waiter.map(|ticket| self.line.get_mut(ticket)) {
-                None => settings.init_limit_ms,
+                None => first,
                 Some(waiter) => {
                     waiter.bound = Bound::Start(slot);
-                    if waiter.failed == 0 { settings.init_limit_ms } else { settings.timeout_ms }
+                    if waiter.failed == 0 { first } else { settings.timeout_ms }
                 }
             };
             let until = now.after_ms(limit);
