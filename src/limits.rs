@@ -40,9 +40,9 @@ pub const TURNED_AWAY_MAX: usize = 16;
 pub const HEAD_MAX: usize = 64 * 1024;
 /// Bytes of a request head from a worker: a 1 MiB error cause in one field, as on Lambda.
 pub const RUNTIME_HEAD_MAX: usize = 1024 * 1024 + 64 * 1024;
-/// Connections of workers to the Runtime API at one time: five for each slot, as Node opens, and
-/// some in passing.
-pub const RUNTIME_CONNECTIONS_MAX: usize = 6 * SLOTS_MAX;
+/// Connections of one worker to the Runtime API at one time: five, as Node opens, and some in
+/// passing.
+pub const RUNTIME_CONNECTIONS_MAX: u8 = 8;
 /// Bytes of a worker's request body that is not an answer: errors of its start and the like.
 pub const RUNTIME_BODY_MAX: usize = 256 * 1024;
 /// Extensions of one worker, as on Lambda.
@@ -123,6 +123,8 @@ const _: () = {
 pub const WORKER_STACK: usize = 64 * 1024;
 /// Descriptors a worker may have open, as on Lambda.
 pub const WORKER_FILES_MAX: u64 = 1024;
+/// How long a killed process may take to be gone: it is then its parent's affair, or the kernel's.
+pub const STRAY_MS: u32 = 2_000;
 /// Time between looks for processes that die late, only while there are such.
 pub const STRAY_SWEEP_MS: u32 = 10;
 
@@ -131,6 +133,9 @@ pub const STRAY_SWEEP_MS: u32 = 10;
 pub const LINE_MAX: usize = 8 * 1024;
 /// Bytes of a worker's output read at one time.
 pub const OUTPUT_READ: usize = 4 * 1024;
+/// Bytes that a pipe holds: what a worker wrote before it spoke is no more than this, and a worker
+/// that writes without end has its turn like the others.
+pub const PIPE_BYTES: usize = 64 * 1024;
 /// Bytes of the log ring, over all functions: a few hundred invocations.
 pub const LOG_RING: usize = 32 * 1024;
 /// Bytes of log that `LogType: Tail` returns, as on Lambda.
@@ -140,6 +145,8 @@ pub const MEMORY_READ_MS: u32 = 1_000;
 /// Time from SIGTERM to the end of the conversation: runtimes that are blocked in their request
 /// for work run their cleanup only then, and those that are not have begun it by then.
 pub const HANG_UP_MS: u32 = 20;
+/// Time from the end of a native worker's stream to the end of its process, if it goes by itself.
+pub const EXIT_MS: u32 = 100;
 /// Bytes of a program's standard error that go into its error message: its last lines.
 pub const ERROR_TEXT_MAX: usize = 1024;
 /// Bytes of a client context, decoded, as on Lambda.
@@ -170,7 +177,7 @@ pub const CHANGE_AT_MOST_MS: u32 = 2_000;
 /// How long running invocations get when the server stops.
 pub const DRAIN_LIMIT_S_DEFAULT: u32 = 60;
 /// Descriptors of one slot: socket, three pipes, pidfd, and the Runtime API's connections.
-pub const FILES_PER_SLOT: u64 = 5 + 6;
+pub const FILES_PER_SLOT: u64 = 5 + RUNTIME_CONNECTIONS_MAX as u64;
 /// Descriptors that the server has besides: epoll, listeners, signals, inotify, lock, helpers, and
 /// twice the clients that are turned away (by the API and by the Runtime API).
 pub const FILES_OWN: u64 = 48 + 2 * TURNED_AWAY_MAX as u64;

@@ -32,8 +32,13 @@ pub struct Version {
 /// Why a worker did not become ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InitError {
-    /// As the runtime reported it, JSON.
-    Posted(Vec<u8>),
+    /// As the runtime reported it.
+    Posted {
+        /// What it posted.
+        json: Vec<u8>,
+        /// The type that it gave beside it.
+        error_type: String,
+    },
     /// In the platform's words.
     Platform {
         /// Lambda's error type.

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::ops::{Deref, Range};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::catalog::Version;
 use super::spawn::Exit;
 use crate::io::{Buffer, Clock};
 use crate::pool::{Instant, InvocationId, Outcome, VersionId};
@@ -163,8 +165,8 @@ pub struct Settled {
 /// One invocation, from acceptance to settling.
 pub struct Invocation {
     id: InvocationId,
-    /// Which version runs.
-    pub version: VersionId,
+    /// Which version runs, or will: a newer one takes over those that wait.
+    pub version: Rc<Version>,
     /// As the caller qualified the function.
     pub qualifier: Option<Box<str>>,
     /// The event, while it may still be needed.
@@ -177,8 +179,12 @@ pub struct Invocation {
     pub client_context: Option<Box<str>>,
     /// The last 4 KiB of its log, if wanted.
     pub tail: Option<Vec<u8>>,
+    /// When it came.
+    pub accepted: Instant,
     /// When it was handed to a worker.
     pub dispatched: Option<Instant>,
+    /// When it times out, in milliseconds of Unix time; 0 before it was handed to a worker.
+    pub deadline_ms: u64,
     /// How long its worker took to initialise, if it was started for this.
     pub init_us: Option<u64>,
     /// What the worker answered.
@@ -214,7 +220,7 @@ impl Invocations {
     }
 
     /// Takes a call in.
-    pub fn add(&mut self, call: Call) -> InvocationId {
+    pub fn add(&mut self, call: Call, version: Rc<Version>, now: Instant) -> InvocationId {
         let request = RequestId::random(&mut self.rng);
         let epoch = u32::try_from(Clock::unix_ms() / 1000).unwrap_or(u32::MAX);
         let index = self.unused.pop().unwrap_or_else(|| {
@@ -226,14 +232,16 @@ impl Invocations {
         let id = InvocationId(u64::from(self.serial) << 32 | u64::from(index));
         self.entries[index as usize] = Some(Invocation {
             id,
-            version: call.version,
+            version,
             qualifier: call.qualifier,
             payload: call.payload,
             request,
             trace: call.trace.map_or(Trace::Made { epoch, request }, Trace::Given),
             client_context: call.client_context,
             tail: call.tail.then(Vec::new),
+            accepted: now,
             dispatched: None,
+            deadline_ms: 0,
             init_us: None,
             answer: None,
             mishap: None,
@@ -254,6 +262,15 @@ impl Invocations {
     pub fn find(&mut self, id: InvocationId) -> Option<&mut Invocation> {
         let index = usize::try_from(id.0 & 0xFFFF_FFFF).expect("32 bits");
         self.entries.get_mut(index)?.as_mut().filter(|entry| entry.id == id)
+    }
+
+    /// Lets those that wait for `old` wait for `new`.
+    pub fn move_waiting(&mut self, old: VersionId, new: &Rc<Version>) {
+        for entry in self.entries.iter_mut().flatten() {
+            if entry.version.id == old && entry.dispatched.is_none() {
+                entry.version = Rc::clone(new);
+            }
+        }
     }
 
     /// Random bits, for names that must not repeat.

@@ -23,7 +23,7 @@ use std::task::{Context, Poll, Waker};
 use smol::LocalExecutor;
 
 use crate::io::{Buffers, Clock, Reactor};
-use crate::limits::HANG_UP_MS;
+use crate::limits::{HANG_UP_MS, PIPE_BYTES};
 use crate::pool::{Action, Cause, Event, Instant, InvocationId, Outcome, Pool, WorkerId};
 use crate::runtime::launch::Facts;
 use crate::runtime::provided;
@@ -235,7 +235,8 @@ impl Host {
     /// Runs a function once.
     pub fn invoke(self: &Rc<Self>, call: Call) -> Claim<'_> {
         let version = call.version;
-        let id = self.invocations.borrow_mut().add(call);
+        let known = Rc::clone(self.catalog.borrow().version(version));
+        let id = self.invocations.borrow_mut().add(call, known, self.reactor.now());
         let claim = Claim { host: self, id, done: false };
         self.step(Event::Invoked { invocation: id, version });
         claim
@@ -244,7 +245,7 @@ impl Host {
     fn dispatch(self: &Rc<Self>, now: Instant, id: WorkerId, invocation: InvocationId) {
         let worker = self.worker(id).expect("the pool dispatches to live workers");
         // What it wrote until now belongs to its start, or to what it ran before.
-        worker.output.drain(usize::MAX, |line| worker.said(self, line));
+        worker.output.drain(PIPE_BYTES, |line| worker.said(self, line));
         self.begin(now, &worker, invocation);
         match &worker.talk {
             Talk::Exec(_) => unreachable!("one-shot workers get their invocation at spawn"),
@@ -262,6 +263,9 @@ impl Host {
         let mut invocations = self.invocations.borrow_mut();
         let invocation = invocations.get(id);
         invocation.dispatched = Some(now);
+        invocation.version = Rc::clone(&worker.version);
+        invocation.deadline_ms =
+            Clock::unix_ms() + u64::from(worker.version.config.timeout_s) * 1000;
         if let Some(ready) = worker.ready.get().filter(|_| first && !worker.provisioned) {
             invocation.init_us = Some(ready.micros_since(worker.spawned));
         }
@@ -295,7 +299,7 @@ impl Host {
     /// A worker asks for work.
     pub fn ready(self: &Rc<Self>, worker: &Worker) {
         // What it wrote before it asked belongs to what it did before.
-        worker.output.drain(usize::MAX, |line| worker.said(self, line));
+        worker.output.drain(PIPE_BYTES, |line| worker.said(self, line));
         let now = self.reactor.now();
         worker.used.set(now);
         if worker.ready.get().is_none() {
@@ -309,6 +313,9 @@ impl Host {
         self.lost(worker, exit);
         self.workers.borrow_mut()[usize::from(worker.id.slot)] = None;
         self.step(Event::Exited { worker: worker.id, cause: Cause::Reaped });
+        // A process that it left behind may go on talking in its name.
+        worker.running.set(None);
+        worker.hang_up();
     }
 
     /// Writes an entry to the log, and to the tail of the invocation that it belongs to.
@@ -316,14 +323,15 @@ impl Host {
         let record = Record { at_ms: Clock::unix_ms(), function, request, entry };
         self.logs.push(&record);
         if let Some(id) = id {
-            self.invocations.borrow_mut().get(id).add_to_tail(&record);
+            self.with_running(id, |invocation| invocation.add_to_tail(&record));
         }
     }
 
     /// Writes a worker's line to the log.
     pub fn note_output(&self, worker: &Worker, line: &[u8]) {
         let id = worker.running.get();
-        let request = id.map_or([0; 16], |id| self.invocations.borrow_mut().get(id).request.0);
+        let request = id.and_then(|id| self.with_running(id, |invocation| invocation.request.0));
+        let request = request.unwrap_or_default();
         self.note(&worker.version.name, request, id, Entry::Output(line));
     }
 
@@ -337,6 +345,9 @@ impl Host {
             self.step(Event::Configured { version: version.id, settings });
         }
         if let Some(old) = old {
+            if let Some(new) = &new {
+                self.invocations.borrow_mut().move_waiting(old.id, new);
+            }
             let successor = new.map(|version| version.id);
             self.step(Event::Retired { version: old.id, successor });
         }
@@ -414,10 +425,14 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// True for outcomes of invocations that a worker began.
-fn has_begun(outcome: Outcome) -> bool {
+/// True for outcomes of invocations that a worker began, or was started for.
+fn counts_as_run(outcome: Outcome) -> bool {
     match outcome {
-        Outcome::Done | Outcome::Failed | Outcome::Crashed | Outcome::TimedOut => true,
-        Outcome::InitFailed | Outcome::Rejected(_) | Outcome::Cancelled => false,
+        Outcome::Done
+        | Outcome::Failed
+        | Outcome::Crashed
+        | Outcome::TimedOut
+        | Outcome::InitFailed => true,
+        Outcome::Rejected(_) | Outcome::Cancelled => false,
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use crate::io::Io;
 use crate::io::reactor::Interest;
-use crate::limits::{LINE_MAX, OUTPUT_READ};
+use crate::limits::{LINE_MAX, OUTPUT_READ, PIPE_BYTES};
 
 /// One end of a worker's output, and the line that has not ended yet.
 pub struct Output {
@@ -80,7 +80,7 @@ impl Output {
     pub fn finish(&self, mut take: impl FnMut(&[u8])) {
         self.pipe.look_again();
         // A pipe holds no more than this; a process that escaped may keep it open for ever.
-        if self.drain(16 * OUTPUT_READ, &mut take) == Drained::Empty {
+        if self.drain(PIPE_BYTES, &mut take) == Drained::Empty {
             self.line.borrow_mut().end(&mut take);
         }
     }

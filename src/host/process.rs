@@ -16,11 +16,12 @@ use std::task::{Context, Poll, Waker};
 
 use rustix::process::{Pid, Signal as Sent};
 
-use super::spawn::{self, Exit, Launch, NotStarted, Seat, Spawner};
+use super::spawn::{self, Exit, Launch, NotStarted, Seat, Spawner, Step};
 use crate::io::reactor::Interest;
 use crate::io::signal::{Signal, Signals};
 use crate::io::{Io, Reactor};
-use crate::limits::STRAY_SWEEP_MS;
+use crate::limits::{STRAY_MS, STRAY_SWEEP_MS};
+use crate::pool::Instant;
 
 /// How exits become known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +51,8 @@ pub struct Processes {
     signals: Option<Signals>,
     spawner: RefCell<Spawner>,
     live: RefCell<BTreeMap<i32, Rc<Life>>>,
-    /// Groups whose leader is reaped while members are still dying.
-    strays: RefCell<Vec<Pid>>,
+    /// Groups whose leader is reaped while members are still dying, and until when they may.
+    strays: RefCell<Vec<(Pid, Instant)>>,
     /// Who sweeps them up, while there are none.
     sweeper: RefCell<Option<Waker>>,
 }
@@ -99,16 +100,14 @@ impl Processes {
         let life = Rc::new(Life { ours_kib, ..Life::default() });
         self.live.borrow_mut().insert(started.pid, Rc::clone(&life));
         let pid = Pid::from_raw(started.pid).expect("a child's pid is positive");
-        // Without its descriptor registered, a child's end would go unnoticed: then SIGCHLD's way
-        // out is taken for this one, a sweep now and then.
-        let pidfd = started.pidfd.and_then(|fd| match Io::new(&self.reactor, fd) {
-            Ok(io) => Some(io),
-            Err(error) => {
-                log::warn!("watch process {}: {error}", started.pid);
-                self.stray(pid);
-                None
-            }
-        });
+        let pidfd = started.pidfd.map(|fd| Io::new(&self.reactor, fd)).transpose();
+        let pidfd = pidfd.map_err(|error| {
+            // Its end would go unnoticed.
+            let _ = rustix::process::kill_process(pid, Sent::KILL);
+            spawn::reap(started.pid, true);
+            self.live.borrow_mut().remove(&started.pid);
+            NotStarted { step: Step::Clone, errno: error.raw_os_error().unwrap_or_default() }
+        })?;
         Ok(Process { pid, life, pidfd, all: Rc::clone(self) })
     }
 
@@ -131,13 +130,21 @@ impl Processes {
                 waker.wake();
             }
         }
-        self.strays
-            .borrow_mut()
-            .retain(|group| rustix::process::test_kill_process_group(*group).is_ok());
+        let now = self.reactor.now();
+        self.strays.borrow_mut().retain(|(group, until)| {
+            // Once more: one of them may have been forking.
+            let there = rustix::process::kill_process_group(*group, Sent::KILL).is_ok();
+            if there && *until <= now {
+                // Its own parent does not reap it, or the kernel does not let it go.
+                log::warn!("processes of group {} do not go", group.as_raw_nonzero());
+            }
+            there && *until > now
+        });
     }
 
     fn stray(&self, group: Pid) {
-        self.strays.borrow_mut().push(group);
+        let until = self.reactor.now().after_ms(STRAY_MS);
+        self.strays.borrow_mut().push((group, until));
         if let Some(waker) = self.sweeper.take() {
             waker.wake();
         }
@@ -190,9 +197,12 @@ impl Process {
         self.signal(Sent::TERM);
     }
 
-    /// Makes the whole group go.
+    /// Makes the whole group go, and its leader, which may have left it.
     pub fn kill(&self) {
         self.signal(Sent::KILL);
+        if self.life.exit.get().is_none() {
+            let _ = rustix::process::kill_process(self.pid, Sent::KILL);
+        }
     }
 
     fn signal(&self, signal: Sent) {

@@ -10,7 +10,7 @@ use super::spawn::Exit;
 use super::worker::{Talk, Worker};
 use crate::io::Clock;
 use crate::io::clock::CivilTime;
-use crate::limits::{REPLY_MAX, TAIL_MAX};
+use crate::limits::{PIPE_BYTES, REPLY_MAX, TAIL_MAX};
 use crate::pool::{Event, Instant, InvocationId, Outcome};
 use crate::runtime::exec;
 
@@ -29,7 +29,7 @@ impl Host {
     pub fn replied(self: &Rc<Self>, worker: &Worker, reply: Reply) {
         let Some(id) = worker.running.get() else { return };
         // What it wrote before its answer belongs to this invocation.
-        worker.output.drain(usize::MAX, |line| worker.said(self, line));
+        worker.output.drain(PIPE_BYTES, |line| worker.said(self, line));
         let now = self.reactor.now();
         let memory = worker.memory_kib(now);
         let ok = matches!(reply, Reply::Done(_));
@@ -53,9 +53,14 @@ impl Host {
     }
 
     /// A worker reported that it cannot initialise.
-    pub fn init_failed(self: &Rc<Self>, worker: &Worker, error: Vec<u8>) {
-        *worker.version.init_error.borrow_mut() = Some(InitError::Posted(error));
-        self.note_init(worker, "error", "Runtime.Unknown");
+    pub fn init_failed(self: &Rc<Self>, worker: &Worker, json: Vec<u8>, error_type: &str) {
+        self.note_init(worker, "error", error_type);
+        if json.trim_ascii().is_empty() {
+            worker.version.start_failed("Runtime.Unknown", "Runtime failed to start".into());
+        } else {
+            let error_type = error_type.to_owned();
+            *worker.version.init_error.borrow_mut() = Some(InitError::Posted { json, error_type });
+        }
         self.step(Event::InitFailed { worker: worker.id });
     }
 
@@ -104,15 +109,15 @@ impl Host {
     /// Ends an invocation: its caller is told, and the log says how it went.
     pub(super) fn settle(self: &Rc<Self>, now: Instant, id: InvocationId, outcome: Outcome) {
         self.counters.borrow_mut().settled += 1;
-        let version = {
-            let mut invocations = self.invocations.borrow_mut();
-            Rc::clone(self.catalog.borrow().version(invocations.get(id).version))
-        };
         let mut invocations = self.invocations.borrow_mut();
         let invocation = invocations.get(id);
+        let version = Rc::clone(&invocation.version);
         let request = invocation.request;
         let failure = failure(invocation, outcome, &version);
-        if let Some(begun) = invocation.dispatched.filter(|_| super::has_begun(outcome)) {
+        if super::counts_as_run(outcome) {
+            let dispatched = invocation.dispatched;
+            // One whose worker did not start ran in vain, but it ran.
+            let begun = dispatched.unwrap_or(invocation.accepted);
             let report = Report {
                 duration_us: now.micros_since(begun),
                 init_us: invocation.init_us,
@@ -130,6 +135,10 @@ impl Host {
                 },
             };
             drop(invocations);
+            if dispatched.is_none() {
+                let entry = Entry::Start { version: version.label };
+                self.note(&version.name, request.0, Some(id), entry);
+            }
             if let Some(lines) = failure.as_ref().and_then(|failure| failure.log_lines(request)) {
                 self.note(&version.name, request.0, Some(id), Entry::Platform(&lines));
             }
@@ -157,7 +166,7 @@ enum Failure {
     /// In the platform's words; `bare` messages stand without the request id.
     Platform { error_type: &'static str, message: String, bare: bool },
     /// As the runtime reported it when it started.
-    Posted(Vec<u8>),
+    Posted { json: Vec<u8>, error_type: String },
 }
 
 fn failure(
@@ -190,7 +199,9 @@ fn failure(
             platform(TIMED_OUT, format!("Task timed out after {seconds}.00 seconds"))
         }
         Outcome::InitFailed => match version.init_error.borrow().clone() {
-            Some(InitError::Posted(json)) => Some(Failure::Posted(json)),
+            Some(InitError::Posted { json, error_type }) => {
+                Some(Failure::Posted { json, error_type })
+            }
             Some(InitError::Platform { error_type, message }) => platform(error_type, message),
             None => platform("Runtime.Unknown", "Runtime failed to start".into()),
         },
@@ -201,7 +212,7 @@ impl Failure {
     fn error_type(&self) -> &str {
         match self {
             Failure::Platform { error_type, .. } => error_type,
-            Failure::Posted(_) => "Runtime.Unknown",
+            Failure::Posted { error_type, .. } => error_type,
         }
     }
 
@@ -216,14 +227,14 @@ impl Failure {
             Failure::Platform { error_type, message, .. } => {
                 Some(format!("RequestId: {request} Error: {message}\n{error_type}"))
             }
-            Failure::Posted(_) => None,
+            Failure::Posted { .. } => None,
         }
     }
 
     /// The error as the caller gets it.
     fn json(&self, request: RequestId) -> String {
         match self {
-            Failure::Posted(json) => String::from_utf8_lossy(json).into_owned(),
+            Failure::Posted { json, .. } => String::from_utf8_lossy(json).into_owned(),
             Failure::Platform { error_type, message, bare } => {
                 let message = match bare {
                     true => message.clone(),

@@ -74,10 +74,15 @@ impl Pool {
     fn slot_due(&mut self, now: Instant, slot: u16, actions: &mut Actions) {
         match self.slot(slot).state {
             State::Free => unreachable!("a free slot has no deadline"),
-            State::Starting { waiter, .. } => {
+            State::Starting { waiter, until, .. } => {
+                let cut_off = self.drain == Some(until);
                 // A second start runs inside the invocation: running out of time is its timeout.
                 let second = waiter.is_some_and(|ticket| self.line.get(ticket).failed > 0);
-                let outcome = if second { Outcome::TimedOut } else { Outcome::InitFailed };
+                let outcome = match (cut_off, second) {
+                    (true, _) => Outcome::Cancelled,
+                    (false, true) => Outcome::TimedOut,
+                    (false, false) => Outcome::InitFailed,
+                };
                 self.start_failed(now, slot, outcome, actions);
             }
             State::Idle { .. } => self.stop(now, slot, actions),

@@ -278,8 +278,10 @@ impl Pool {
             match &mut slot.state {
                 State::Idle { until, .. } => *until = Some(now),
                 State::Starting { until, waiter: None, .. } => *until = now,
-                State::Busy { until, .. } => *until = cut_off.min(*until),
-                State::Free | State::Starting { .. } | State::Stopping { .. } => {}
+                State::Starting { until, .. } | State::Busy { until, .. } => {
+                    *until = cut_off.min(*until);
+                }
+                State::Free | State::Stopping { .. } => {}
             }
         }
         let mut at = None;

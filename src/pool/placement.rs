@@ -237,6 +237,11 @@ impl Pool {
         push(actions, Action::Dispatch { worker: self.worker(slot), invocation });
     }
 
+    /// `until`, or when drain cuts off what still runs.
+    fn in_time(&self, until: Instant) -> Instant {
+        self.drain.map_or(until, |cut_off| cut_off.min(until))
+    }
+
     fn run(
         &mut self,
         now: Instant,
@@ -246,8 +251,7 @@ impl Pool {
         served: u32,
         invocation: InvocationId,
     ) {
-        let timeout = now.after_ms(self.known(version).settings.timeout_ms);
-        let until = self.drain.map_or(timeout, |cut_off| cut_off.min(timeout));
+        let until = self.in_time(now.after_ms(self.known(version).settings.timeout_ms));
         self.set(
             slot,
             State::Busy {
@@ -295,7 +299,7 @@ impl Pool {
                     if waiter.failed == 0 { first } else { settings.timeout_ms }
                 }
             };
-            let until = now.after_ms(limit);
+            let until = self.in_time(now.after_ms(limit));
             self.set(slot, State::Starting { version: id, provisioned, until, waiter });
             self.note(until, Reason::Init);
         }
@@ -349,7 +353,8 @@ impl Pool {
             unreachable!("called for starting workers");
         };
         let retry = waiter.filter(|ticket| self.count_failure(*ticket));
-        let unwanted = waiter.is_none() && (self.drain.is_some() || self.known(version).retired);
+        let draining = self.drain.is_some();
+        let unwanted = draining && (waiter.is_none() || outcome == Outcome::Cancelled);
         match (retry, waiter) {
             (Some(ticket), _) => {
                 // Its charge stays: it waits for the same slot.
@@ -367,9 +372,10 @@ impl Pool {
 
     /// Counts a failed start for a waiter; true if it may try once more.
     fn count_failure(&mut self, ticket: Ticket) -> bool {
+        let draining = self.drain.is_some();
         let waiter = self.line.get_mut(ticket);
         waiter.failed += 1;
-        waiter.failed < STARTS_MAX
+        waiter.failed < STARTS_MAX && !draining
     }
 
     pub(super) fn hold(&mut self, id: VersionId, why: impl Fn(&mut super::Version)) {

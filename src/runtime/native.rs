@@ -15,8 +15,8 @@ use crate::host::settle::Reply;
 use crate::host::worker::Worker;
 use crate::io::buffer::NoRoom;
 use crate::io::reactor::Interest;
-use crate::io::{Buffer, Clock, Io, Reactor};
-use crate::limits::{BUFFER_SIZE, TRACE_MAX};
+use crate::io::{Buffer, Io, Reactor};
+use crate::limits::{BUFFER_SIZE, EXIT_MS, TRACE_MAX};
 use crate::pool::InvocationId;
 use crate::wire::{
     self, Error, FRAME_MAX, FromWorker, HEADER_MAX, PREFIX, PROTOCOL, ToWorker, decode, encode,
@@ -35,6 +35,8 @@ enum Stage {
     Running(u32),
     /// It answered and has not asked for more.
     Answered,
+    /// It could not initialise, and has nothing more to say.
+    Failed,
 }
 
 /// The host's end of a worker's socket.
@@ -101,7 +103,7 @@ impl Talk {
             let arn = text::<ARN_MAX>(&arn);
             let context = wire::Context {
                 id: serial,
-                deadline_ms: Clock::unix_ms() + u64::from(worker.version.config.timeout_s) * 1000,
+                deadline_ms: invocation.deadline_ms,
                 request_id: &request,
                 function_arn: &arn,
                 trace_id: &trace,
@@ -148,6 +150,17 @@ impl Talk {
     pub fn poll(&self, cx: &Context<'_>, host: &Rc<Host>, worker: &Worker) -> Poll<()> {
         self.poll_send(cx);
         let result = std::task::ready!(self.poll_listen(cx, host, worker));
+        if result.is_ok() && !worker.stopping.get() {
+            // Nobody can speak to it any more. If it is on its way out, its status says why.
+            let (waiting, id) = (Rc::clone(host), worker.id);
+            let task = async move {
+                waiting.reactor.sleep_ms(EXIT_MS).await;
+                if let Some(worker) = waiting.worker(id) {
+                    worker.process.kill();
+                }
+            };
+            host.executor.spawn(task).detach();
+        }
         if let Err(broken) = result {
             log::warn!(
                 "function {}: worker {}: {broken}",
@@ -190,7 +203,7 @@ impl Talk {
         host: &Rc<Host>,
         worker: &Worker,
     ) -> Poll<Result<(), Error>> {
-        loop {
+        for _ in 0..READS_MAX {
             while let Some(bytes) = self.unread.take() {
                 let Some(frame) = decode::<FromWorker>(&bytes, FRAME_MAX)? else {
                     *self.unread.borrow_mut() = Some(bytes);
@@ -216,6 +229,9 @@ impl Talk {
                 Ok(_) => *self.unread.borrow_mut() = Some(bytes),
             }
         }
+        // The others have their turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Acts on a message, if it is in order.
@@ -226,6 +242,10 @@ impl Talk {
         message: FromWorker,
         payload: Payload,
     ) -> Result<(), Error> {
+        if self.unsent.borrow().is_some() {
+            // It cannot have read what it speaks of.
+            return Err(Error::OutOfOrder);
+        }
         let stage = match (self.stage.get(), message) {
             (Stage::Silent, FromWorker::Hello { protocol: 1..=PROTOCOL }) => Stage::Starting,
             (Stage::Starting | Stage::Answered, FromWorker::Ready) => Stage::Ready,
@@ -234,7 +254,7 @@ impl Talk {
             {
                 Stage::Answered
             }
-            (Stage::Starting, FromWorker::InitError) => Stage::Starting,
+            (Stage::Starting, FromWorker::InitError) => Stage::Failed,
             _ => return Err(Error::OutOfOrder),
         };
         self.stage.set(stage);
@@ -243,7 +263,9 @@ impl Talk {
             FromWorker::Ready => host.ready(worker),
             FromWorker::Reply { .. } => host.replied(worker, Reply::Done(payload)),
             FromWorker::Error { .. } => host.replied(worker, Reply::Error(payload)),
-            FromWorker::InitError => host.init_failed(worker, payload.to_vec()),
+            FromWorker::InitError => {
+                host.init_failed(worker, payload.to_vec(), "Runtime.Unknown");
+            }
         }
         Ok(())
     }
@@ -255,6 +277,9 @@ fn text<const N: usize>(value: &impl std::fmt::Display) -> heapless::String<N> {
     std::fmt::Write::write_fmt(&mut text, format_args!("{value}")).expect("N is the longest");
     text
 }
+
+/// Reads of a worker's socket in one turn.
+const READS_MAX: u32 = 64;
 
 /// The event of an invocation without a payload.
 const EMPTY: &[u8] = b"{}";

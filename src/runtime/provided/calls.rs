@@ -14,7 +14,6 @@ use crate::http::connection::{Body, Broken};
 use crate::http::head::{BodyKind, field};
 use crate::http::reply::ReplyHead;
 use crate::http::{Closed, Connection, Head, Method, Refused};
-use crate::io::Clock;
 use crate::limits::{REPLY_MAX, RUNTIME_BODY_MAX};
 use crate::pool::InvocationId;
 
@@ -161,6 +160,16 @@ impl Desk<'_> {
         connection.send(head, body).await
     }
 
+    /// A field of the request's head; its body may look like one.
+    fn header<'c>(&self, connection: &'c Connection, name: &str) -> Option<&'c [u8]> {
+        field(&connection.bytes()[..self.head.length], name)
+    }
+
+    fn error_type(&self, connection: &Connection) -> Option<String> {
+        let text = self.header(connection, "lambda-runtime-function-error-type")?;
+        Some(String::from_utf8_lossy(text).into_owned()).filter(|text| !text.is_empty())
+    }
+
     /// Reads the request to its end and answers always the same.
     async fn stub(&self, connection: &mut Connection, status: u16, body: &[u8]) -> Result<(), End> {
         connection.body(self.head, RUNTIME_BODY_MAX).await?;
@@ -209,13 +218,12 @@ impl Desk<'_> {
         let event = payload.map_or(&b"{}"[..], |payload| payload);
         let version = &self.worker.version;
         let sending = self.host.with_running(id, |invocation| {
-            let timeout_ms = u64::from(version.config.timeout_s) * 1000;
             let arn = self.host.facts.home.arn(&version.name, invocation.qualifier.as_deref());
             let context = invocation.client_context.as_deref();
             let head = ReplyHead::new(200)
                 .field("Content-Type", "application/json")
                 .field("Lambda-Runtime-Aws-Request-Id", invocation.request)
-                .field("Lambda-Runtime-Deadline-Ms", Clock::unix_ms() + timeout_ms)
+                .field("Lambda-Runtime-Deadline-Ms", invocation.deadline_ms)
                 .field("Lambda-Runtime-Invoked-Function-Arn", arn)
                 .field("Lambda-Runtime-Trace-Id", &invocation.trace)
                 .long_field("Lambda-Runtime-Client-Context: ", context)
@@ -228,27 +236,27 @@ impl Desk<'_> {
 
     /// `POST /runtime/invocation/ID/response` and `/error`.
     async fn answer(&self, connection: &mut Connection, call: Call, id: &str) -> Result<bool, End> {
-        let mode = field(connection.bytes(), "lambda-runtime-function-response-mode");
+        let mode = self.header(connection, "lambda-runtime-function-response-mode");
         let bad_mode = mode.is_some_and(|mode| !mode.eq_ignore_ascii_case(b"streaming"));
-        let error_type = field(connection.bytes(), "lambda-runtime-function-error-type");
-        let error_type = error_type.map(|text| String::from_utf8_lossy(text).into_owned());
-        let current = self.seat.phase.get() == Phase::Running
-            && self.seat.event.get().is_some_and(|event| {
-                let same = |invocation: &mut crate::host::invocation::Invocation| {
-                    invocation.request.is(id)
-                };
-                self.host.with_running(event, same) == Some(true)
-            });
+        let error_type = self.error_type(connection);
+        let current = || {
+            self.worker.running.get() == self.seat.event.get()
+                && self.seat.phase.get() == Phase::Running
+                && self.seat.event.get().is_some_and(|event| {
+                    self.host.with_running(event, |invocation| invocation.request.is(id))
+                        == Some(true)
+                })
+        };
         let body = match connection.body(self.head, REPLY_MAX).await {
             Ok(body) => body,
             Err(broken) => {
-                if current {
+                if current() {
                     return self.broken_answer(connection, broken).await;
                 }
                 return Err(broken.into());
             }
         };
-        if !current {
+        if !current() {
             self.refuse(connection, 400, "InvalidRequestID", "Invalid request ID").await?;
             return Ok(self.head.keep_alive);
         }
@@ -338,8 +346,10 @@ impl Desk<'_> {
             return Ok(self.refuse(connection, 403, "InvalidStateTransition", message).await?);
         }
         let error = connection.bytes()[body.payload.clone()].to_vec();
+        let error_type = self.error_type(connection);
         self.reply(connection, 202, OK).await?;
-        self.host.init_failed(self.worker, error);
+        let error_type = error_type.as_deref().unwrap_or("Runtime.Unknown");
+        self.host.init_failed(self.worker, error, error_type);
         Ok(())
     }
 
@@ -347,7 +357,7 @@ impl Desk<'_> {
     async fn register(&self, connection: &mut Connection) -> Result<(), End> {
         let body = connection.body(self.head, RUNTIME_BODY_MAX).await?;
         let bytes = connection.bytes();
-        let name = field(bytes, "lambda-extension-name");
+        let name = self.header(connection, "lambda-extension-name");
         let id = self.host.random();
         let registered = if self.seat.phase.get() == Phase::Init {
             let mut list = self.seat.extensions.borrow_mut();
@@ -380,7 +390,7 @@ impl Desk<'_> {
     /// `GET /extension/event/next`: waits for the next invocation, or for the end.
     async fn extension_next(&self, connection: &mut Connection) -> Result<bool, End> {
         connection.body(self.head, RUNTIME_BODY_MAX).await?;
-        let id = field(connection.bytes(), "lambda-extension-identifier");
+        let id = self.header(connection, "lambda-extension-identifier");
         let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
         let Some(id) = id else {
             let missing = "Extension.MissingExtensionIdentifier";
@@ -408,8 +418,7 @@ impl Desk<'_> {
         })
         .await;
         let Some(event) = event else { return Ok(false) };
-        let deadline = Clock::unix_ms() + u64::from(self.worker.version.config.timeout_s) * 1000;
-        let body = extension::invoke_event(self.host, self.worker, event, deadline);
+        let body = extension::invoke_event(self.host, self.worker, event);
         let head = ReplyHead::new(200)
             .field("Content-Type", "application/json")
             .field("Lambda-Extension-Event-Identifier", format_args!("{:x}", event.0))

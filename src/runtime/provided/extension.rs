@@ -88,14 +88,15 @@ impl Extension {
 }
 
 /// The INVOKE event, as JSON.
-pub fn invoke_event(host: &Host, worker: &Worker, id: InvocationId, deadline_ms: u64) -> String {
-    let mut event = format!("{{\"eventType\":\"INVOKE\",\"deadlineMs\":{deadline_ms}");
+pub fn invoke_event(host: &Host, worker: &Worker, id: InvocationId) -> String {
+    let mut event = "{\"eventType\":\"INVOKE\"".to_owned();
     host.with_running(id, |invocation| {
         let arn = host.facts.home.arn(&worker.version.name, invocation.qualifier.as_deref());
         let written = write!(
             event,
-            ",\"requestId\":\"{}\",\"invokedFunctionArn\":\"{arn}\",\"tracing\":\
+            ",\"deadlineMs\":{},\"requestId\":\"{}\",\"invokedFunctionArn\":\"{arn}\",\"tracing\":\
              {{\"type\":\"X-Amzn-Trace-Id\",\"value\":{}}}",
+            invocation.deadline_ms,
             invocation.request,
             serde_json::Value::from(invocation.trace.to_string()),
         );

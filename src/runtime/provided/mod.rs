@@ -63,8 +63,9 @@ fn listen(host: &Rc<Host>) -> std::io::Result<u16> {
     socket.set_nonblocking(true)?;
     socket.listen(128)?;
     let port = socket.local_addr()?.as_socket().map_or(0, |address| address.port());
+    let slots = host.look(|pool| pool.view().len());
     let limits = Limits {
-        connections: RUNTIME_CONNECTIONS_MAX,
+        connections: usize::from(RUNTIME_CONNECTIONS_MAX) * slots,
         head_max: RUNTIME_HEAD_MAX,
         head_ms: HEAD_MS,
         // A runtime may keep a connection idle while its handler runs: 15 minutes at the most.
@@ -84,8 +85,35 @@ fn listen(host: &Rc<Host>) -> std::io::Result<u16> {
 
 /// Serves one connection of whichever worker it belongs to.
 async fn serve(host: Rc<Host>, connection: Connection) {
-    if let Some(worker) = caller(&host, &connection) {
-        calls::serve(&host, &worker, connection).await;
+    let Some(worker) = caller(&host, &connection) else { return };
+    let Some(_place) = Place::take(&worker) else { return };
+    calls::serve(&host, &worker, connection).await;
+}
+
+/// One of the connections that a worker may have at one time: more of them would be taken from
+/// the others.
+struct Place(Weak<Worker>);
+
+impl Place {
+    fn take(worker: &Weak<Worker>) -> Option<Place> {
+        let held = worker.upgrade()?;
+        let Talk::Provided(seat) = &held.talk else { return None };
+        if seat.connections.get() >= RUNTIME_CONNECTIONS_MAX {
+            log::warn!("function {}: a worker opens too many connections", held.version.name);
+            return None;
+        }
+        seat.connections.set(seat.connections.get() + 1);
+        Some(Place(Weak::clone(worker)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(worker) = self.0.upgrade()
+            && let Talk::Provided(seat) = &worker.talk
+        {
+            seat.connections.set(seat.connections.get() - 1);
+        }
     }
 }
 
@@ -123,7 +151,11 @@ pub struct Seat {
     /// No further event will come.
     closing: Cell<bool>,
     extensions: RefCell<Vec<Extension>>,
-    parked: RefCell<Vec<Waker>>,
+    /// Its open connections.
+    connections: Cell<u8>,
+    /// Who waits for something to happen, each under a number of its own.
+    parked: RefCell<Vec<(u32, Waker)>>,
+    next_number: Cell<u32>,
 }
 
 impl Default for Seat {
@@ -135,7 +167,9 @@ impl Default for Seat {
             told: Cell::new(false),
             closing: Cell::new(false),
             extensions: RefCell::default(),
+            connections: Cell::new(0),
             parked: RefCell::default(),
+            next_number: Cell::new(0),
         }
     }
 }
@@ -158,11 +192,14 @@ impl Seat {
     }
 
     fn wake(&self) {
-        self.parked.borrow_mut().drain(..).for_each(Waker::wake);
+        self.parked.borrow_mut().drain(..).for_each(|(_, waker)| waker.wake());
     }
 
     /// Waits for what `take` finds, or `None` once the conversation is over.
     async fn wait<T>(&self, mut take: impl FnMut() -> Option<T>) -> Option<T> {
+        let number = self.next_number.get();
+        self.next_number.set(number.wrapping_add(1));
+        let parked = Parked { seat: self, number };
         poll_fn(|cx| {
             if let Some(found) = take() {
                 return Poll::Ready(Some(found));
@@ -170,10 +207,8 @@ impl Seat {
             if self.closing.get() {
                 return Poll::Ready(None);
             }
-            let mut parked = self.parked.borrow_mut();
-            if !parked.iter().any(|waker| waker.will_wake(cx.waker())) {
-                parked.push(cx.waker().clone());
-            }
+            parked.leave();
+            self.parked.borrow_mut().push((number, cx.waker().clone()));
             Poll::Pending
         })
         .await
@@ -198,6 +233,24 @@ impl Seat {
         if self.phase.get() == Phase::Idle && quiet && !self.told.replace(true) {
             host.ready(worker);
         }
+    }
+}
+
+/// Somebody who waits at a seat: gone, and not only woken, when it waits no more.
+struct Parked<'a> {
+    seat: &'a Seat,
+    number: u32,
+}
+
+impl Parked<'_> {
+    fn leave(&self) {
+        self.seat.parked.borrow_mut().retain(|(number, _)| *number != self.number);
+    }
+}
+
+impl Drop for Parked<'_> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
