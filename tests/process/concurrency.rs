@@ -13,6 +13,7 @@ crate::both_reapers![
     the_longest_idle_worker_makes_room,
     workers_are_recycled_after_their_share,
     a_worker_that_lingers_is_not_given_more,
+    who_waits_gets_the_new_code,
 ];
 
 /// Sends as many invocations at once; their replies in order.
@@ -36,6 +37,29 @@ fn reason(replies: &[Reply]) -> String {
     assert_eq!(refused.field("retry-after"), Some("1"));
     assert_eq!(refused.json()["message"], "Rate Exceeded.");
     refused.json()["Reason"].as_str().unwrap().to_owned()
+}
+
+fn who_waits_gets_the_new_code(reaper: &[&str]) {
+    let site = Site::new();
+    let go = site.path().join("go");
+    let old = format!("#!/bin/sh\nuntil [ -e {} ]; do sleep 0.01; done\necho 1\n", go.display());
+    let more = "reserved_concurrency = 1\nqueue_wait_ms = 60000\ntimeout_s = 60";
+    site.script("demo", "exec", &old, more);
+    let server = site.serve(reaper);
+    let (mut first, mut second) = (server.connect(), server.connect());
+    first.begin("demo", "{}");
+    eventually("one runs", || (server.workers().len() == 1).then_some(()));
+    second.begin("demo", "{}");
+    eventually("one waits", || (server.get("/hob/server")["in_flight"] == 2).then_some(()));
+    let code = || server.get("/hob/functions/demo")["code"].clone();
+    let before = code();
+    site.script("demo", "exec", "#!/bin/sh\necho 2\n", more);
+    eventually("the new code is in force", || (code() != before).then_some(()));
+    std::fs::write(go, "").unwrap();
+    assert_eq!(first.reply().json(), 1);
+    assert_eq!(second.reply().json(), 2);
+    assert_eq!(server.ok("demo", "{}"), 2);
+    server.stop();
 }
 
 const NAP: &str = "{\"do\":\"sleep\",\"n\":300}";

@@ -7,6 +7,7 @@ use crate::common::{Site, children, eventually, exists};
 crate::both_reapers![
     running_invocations_finish_and_new_ones_are_refused,
     the_drain_limit_cuts_off_what_runs_too_long,
+    the_drain_limit_cuts_off_what_starts_too_long,
     a_second_signal_stops_at_once,
     workers_die_with_a_server_that_is_killed,
     orphans_of_workers_are_reaped,
@@ -47,6 +48,18 @@ fn the_drain_limit_cuts_off_what_runs_too_long(reaper: &[&str]) {
     eventually("it runs", || (server.get("/hob/server")["in_flight"] == 1).then_some(()));
     server.signal(Signal::INT);
     assert_eq!(running.reply().status, 503);
+    assert!(server.wait().success());
+}
+
+fn the_drain_limit_cuts_off_what_starts_too_long(reaper: &[&str]) {
+    let site = Site::new();
+    site.native("demo", "never", "shutdown_grace_ms = 50");
+    let mut server = site.serve(&[reaper, &["--drain-limit", "1", "--init-limit", "900"]].concat());
+    let mut starting = server.connect();
+    starting.begin("demo", "{}");
+    eventually("it starts", || (server.workers().len() == 1).then_some(()));
+    server.signal(Signal::TERM);
+    assert_eq!(starting.reply().status, 503);
     assert!(server.wait().success());
 }
 

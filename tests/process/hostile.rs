@@ -165,8 +165,8 @@ while True:
     let server = site.serve(reaper);
     let before = descriptors(server.pid());
     // Its kept connection comes after the others, and finds no place.
-    let (kind, _) = server.fails("many", "{}");
-    assert_eq!(kind, "Runtime.ExitError");
+    let (kind, message) = server.fails("many", "{}");
+    assert_eq!(kind, "Runtime.ExitError", "{message}");
     eventually("the connections are gone", || {
         (descriptors(server.pid()) <= before + 16).then_some(())
     });

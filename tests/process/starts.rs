@@ -74,6 +74,12 @@ fn a_reported_init_error_reaches_the_caller_as_it_is(reaper: &[&str]) {
     assert_eq!(reply.text(), r#"{"errorType":"Oops","errorMessage":"no luck"}"#);
     assert_eq!(reply.field("x-amz-function-error"), Some("Unhandled"));
     assert_eq!(starts(&file), 2);
+    let log = server.hob(&["logs", "demo"]).out;
+    let id = reply.field("x-amzn-requestid").unwrap();
+    let line = |text: &str| log.lines().find(|line| line.starts_with(text)).map(str::to_owned);
+    assert!(line(&format!("START RequestId: {id} Version: $LATEST")).is_some(), "{log}");
+    let report = line(&format!("REPORT RequestId: {id}\t")).unwrap_or_default();
+    assert!(report.ends_with("\tStatus: error\tError Type: Runtime.Unknown\t"), "{log}");
     refused_at_once(&server, &file, "Oops");
     server.stop();
 }

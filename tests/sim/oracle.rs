@@ -17,6 +17,17 @@ pub fn check(world: &World) {
     counts_agree(world);
     concurrency_holds(world);
     deadline_is_not_late(world);
+    drain_has_an_end(world);
+}
+
+/// What runs or starts is cut off with the drain, at the latest.
+fn drain_has_an_end(world: &World) {
+    let Some(cut_off) = world.cut_off else { return };
+    for slot in world.pool.view() {
+        if let State::Starting { until, .. } | State::Busy { until, .. } = slot.state {
+            assert!(until <= cut_off, "{slot:?} outlasts the drain's {cut_off:?}");
+        }
+    }
 }
 
 /// True once no deadline is due: nothing that could be done is left undone.

@@ -68,6 +68,8 @@ pub struct World {
     pub settings: BTreeMap<u16, Settings>,
     pub slots: u16,
     pub drained_at: Option<Instant>,
+    /// When that cuts off what still runs.
+    pub cut_off: Option<Instant>,
     /// Some version was updated after the start.
     pub reconfigured: bool,
     pub transcript: Option<Vec<String>>,
@@ -143,6 +145,7 @@ impl World {
             settings: BTreeMap::new(),
             slots,
             drained_at: None,
+            cut_off: None,
             reconfigured: false,
             transcript: None,
             events: 0,
@@ -251,6 +254,7 @@ impl World {
             Happening::Drains => {
                 let until = self.now.after_ms(u32::try_from(self.rng.between(0, 5_000)).unwrap());
                 self.drained_at = Some(self.now);
+                self.cut_off = Some(until);
                 self.event(Event::DrainStarted { until });
             }
         }
