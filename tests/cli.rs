@@ -92,6 +92,42 @@ fn a_server_that_cannot_start_says_why_in_one_line() {
 }
 
 #[test]
+fn a_low_limit_of_open_files_is_enough_for_a_small_table() {
+    let site = Site::new();
+    site.native("demo", "", "");
+    struct Ended(std::process::Child);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let limited = "ulimit -n 500; exec setpriv --bounding-set=-sys_resource \
+                   --inh-caps=-sys_resource \"$@\"";
+    let log = fs::File::create(site.path().join("log")).unwrap();
+    let server = serve_command(site.path(), &["--slots", "4"]);
+    let program = server.get_program().to_owned();
+    let arguments: Vec<_> = server.get_args().map(ToOwned::to_owned).collect();
+    let child = Command::new("sh")
+        .args(["-c", limited, "sh"])
+        .arg(program)
+        .args(arguments)
+        .stdout(std::process::Stdio::null())
+        .stderr(log)
+        .spawn();
+    let _server = Ended(child.unwrap());
+    let ran = common::eventually("it serves", || {
+        let ran = Ran::of(
+            Command::new(HOB)
+                .args(["invoke", "demo"])
+                .env("HOB_SOCKET", site.path().join("hob.sock")),
+        );
+        (ran.code == 0).then_some(ran)
+    });
+    assert!(ran.out.contains("\"count\":1"), "{}", ran.out);
+}
+
+#[test]
 fn one_server_for_one_data_directory_and_one_socket() {
     let site = Site::new();
     site.script("demo", "exec", "#!/bin/sh\ncat\n", "");

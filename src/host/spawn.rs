@@ -122,6 +122,8 @@ pub struct Spawner {
     /// The child's stack between clone and exec. One is enough: we are suspended meanwhile.
     stack: Vec<u128>,
     pidfd: bool,
+    /// Descriptors that a worker may have open.
+    files: u64,
     /// Signals that this process handles or ignores, and a new one must not.
     altered: Vec<c_int>,
 }
@@ -134,6 +136,7 @@ struct Child {
     directory: *const c_char,
     stdio: [c_int; 3],
     signals: libc::sigset_t,
+    files: libc::rlim_t,
     altered: *const [c_int],
     parent: libc::pid_t,
     failed: Option<NotStarted>,
@@ -143,7 +146,10 @@ impl Spawner {
     /// A spawner that asks for pidfds if `pidfd`. Made once the server's signal handlers are set.
     pub fn new(pidfd: bool) -> Spawner {
         let stack = vec![0; WORKER_STACK / size_of::<u128>()];
-        Spawner { stack, pidfd, altered: altered_signals() }
+        let own = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        // Nobody but root may have more than what is there.
+        let files = own.maximum.map_or(WORKER_FILES_MAX, |own| own.min(WORKER_FILES_MAX));
+        Spawner { stack, pidfd, files, altered: altered_signals() }
     }
 
     /// Starts a process in a process group of its own. Returns once it executes the handler.
@@ -158,6 +164,7 @@ impl Spawner {
             directory: launch.directory.as_ptr(),
             stdio: seat.stdio.map(|fd| fd.as_raw_fd()),
             signals: every_signal(),
+            files: self.files,
             altered: &raw const *self.altered,
             parent: rustix::process::getpid().as_raw_nonzero().get(),
             failed: None,
@@ -227,7 +234,7 @@ unsafe fn harden(child: &Child) -> Step {
         {
             return Step::Tie;
         }
-        let files = libc::rlimit { rlim_cur: WORKER_FILES_MAX, rlim_max: WORKER_FILES_MAX };
+        let files = libc::rlimit { rlim_cur: child.files, rlim_max: child.files };
         let cores = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         if libc::setrlimit(libc::RLIMIT_CORE, &cores) != 0
             || libc::setrlimit(libc::RLIMIT_NOFILE, &files) != 0

@@ -57,7 +57,11 @@ fn address(id: WorkerId) -> Ipv4Addr {
 fn listen(host: &Rc<Host>) -> std::io::Result<u16> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    socket.bind_device(Some(b"lo"))?;
+    if let Err(error) = socket.bind_device(Some(b"lo")) {
+        // Before Linux 5.7 that takes a privilege. Whoever connects from elsewhere reaches no
+        // worker's address, and is hung up on.
+        log::debug!("tie the runtime API to the loopback device: {error}");
+    }
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
