@@ -3,11 +3,11 @@
 //! A record is stored in its compact form and made text only when somebody reads it, so logging
 //! every invocation costs neither formatting nor a system call.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::io::Write;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use serde::{Deserialize, Serialize};
 
@@ -80,7 +80,17 @@ const _: () = assert!(RECORD_MAX <= u16::MAX as usize && RECORD_MAX + PREFIX < L
 /// The records, oldest first, as many as fit.
 pub struct Logs {
     ring: RefCell<Ring>,
-    readers: RefCell<Vec<Waker>>,
+    /// Who waits for the next record, by serial.
+    readers: RefCell<Vec<(u64, Waker)>>,
+    serial: Cell<u64>,
+    /// Nothing more will be waited for.
+    closed: Cell<bool>,
+}
+
+/// A reader that waits, and leaves nothing behind when it no longer does.
+struct Reader<'a> {
+    logs: &'a Logs,
+    serial: u64,
 }
 
 struct Ring {
@@ -95,7 +105,12 @@ struct Ring {
 impl Default for Logs {
     fn default() -> Logs {
         let ring = Ring { bytes: Vec::new(), begin: 0, end: 0, scratch: Vec::new() };
-        Logs { ring: RefCell::new(ring), readers: RefCell::default() }
+        Logs {
+            ring: RefCell::new(ring),
+            readers: RefCell::default(),
+            serial: Cell::new(0),
+            closed: Cell::new(false),
+        }
     }
 }
 
@@ -103,9 +118,19 @@ impl Logs {
     /// Appends a record; the oldest ones make room.
     pub fn push(&self, record: &Record<'_>) {
         self.ring.borrow_mut().push(record);
-        for reader in self.readers.borrow_mut().drain(..) {
+        self.wake_readers();
+    }
+
+    fn wake_readers(&self) {
+        for (_, reader) in self.readers.borrow_mut().drain(..) {
             reader.wake();
         }
+    }
+
+    /// Lets nobody wait for records any more.
+    pub fn close(&self) {
+        self.closed.set(true);
+        self.wake_readers();
     }
 
     /// Where the next record will stand.
@@ -133,19 +158,31 @@ impl Logs {
         at
     }
 
-    /// Waits until there is a record at `position` or behind it.
+    /// Waits until there is a record at `position` or behind it, or no more will come.
     pub async fn reached(&self, position: u64) {
-        poll_fn(|cx| {
-            if self.end() > position {
-                return Poll::Ready(());
-            }
-            let mut readers = self.readers.borrow_mut();
-            if !readers.iter().any(|waker| waker.will_wake(cx.waker())) {
-                readers.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+        let serial = self.serial.replace(self.serial.get() + 1);
+        let reader = Reader { logs: self, serial };
+        poll_fn(|cx| reader.poll_reached(cx, position)).await;
+    }
+}
+
+impl Reader<'_> {
+    fn poll_reached(&self, cx: &Context<'_>, position: u64) -> Poll<()> {
+        if self.logs.end() > position || self.logs.closed.get() {
+            return Poll::Ready(());
+        }
+        let mut readers = self.logs.readers.borrow_mut();
+        match readers.iter_mut().find(|(serial, _)| *serial == self.serial) {
+            Some((_, waker)) => waker.clone_from(cx.waker()),
+            None => readers.push((self.serial, cx.waker().clone())),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        self.logs.readers.borrow_mut().retain(|(serial, _)| *serial != self.serial);
     }
 }
 
@@ -309,6 +346,22 @@ mod tests {
             true
         });
         assert_eq!(seen, [2, 2, 3], "a record that was not taken comes again");
+    }
+
+    #[test]
+    fn readers_that_leave_are_forgotten_and_the_end_wakes_the_others() {
+        let logs = Logs::default();
+        for _ in 0..3 {
+            let gone = smol::future::poll_once(logs.reached(0));
+            assert_eq!(smol::block_on(gone), None);
+            assert!(logs.readers.borrow().is_empty());
+        }
+        let mut waits = Box::pin(logs.reached(0));
+        assert_eq!(smol::block_on(smol::future::poll_once(&mut waits)), None);
+        assert_eq!(logs.readers.borrow().len(), 1);
+        logs.close();
+        assert!(logs.readers.borrow().is_empty());
+        assert_eq!(smol::block_on(smol::future::poll_once(&mut waits)), Some(()));
     }
 
     #[test]
