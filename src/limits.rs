@@ -59,6 +59,8 @@ pub const ACCEPT_PAUSE_MS: u32 = 100;
 pub const DRAIN_BYTES_MAX: usize = 80 * 1024 * 1024;
 /// ... and for how long.
 pub const DRAIN_MS: u32 = 5_000;
+/// Time between looks for clients that still read their replies, while the server stops.
+pub const REPLIED_LOOK_MS: u32 = 5;
 
 /// First size of a buffer: a request with its head and a small payload.
 pub const BUFFER_SIZE: usize = 4 * 1024;

@@ -32,6 +32,8 @@ pub struct Peer {
     pub(super) idle: Cell<bool>,
     /// No request came on it yet: its client is about to send one.
     pub(super) fresh: Cell<bool>,
+    /// Its client has not taken the whole of a reply yet.
+    pub(super) replying: Cell<bool>,
 }
 
 /// The word to a client that waits with its body.
@@ -425,7 +427,9 @@ impl Connection {
             // A client that reads slower than the minimum is as good as gone.
             let ms = u32::try_from(length / BODY_BYTES_PER_S_MIN).unwrap_or(u32::MAX / 2000) * 1000;
             self.limit_ms(self.limits().head_ms + ms);
+            self.peer.replying.set(true);
             self.peer.io.write_all(&mut [IoSlice::new(&head), IoSlice::new(body)]).await?;
+            self.peer.replying.set(false);
             self.unlimited();
             Ok(())
         }
@@ -458,6 +462,7 @@ impl Connection {
             return;
         }
         self.limit_ms(DRAIN_MS);
+        self.peer.replying.set(true);
         let mut dropped = 0;
         while dropped < DRAIN_BYTES_MAX {
             if let Some(buffer) = &mut self.buffer {

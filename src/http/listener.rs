@@ -16,7 +16,7 @@ use super::connection::{Connection, Peer};
 use super::reply::ReplyHead;
 use crate::io::reactor::Interest;
 use crate::io::{Buffers, Io, Reactor};
-use crate::limits::{ACCEPT_PAUSE_MS, DRAIN_MS, TURNED_AWAY_MAX};
+use crate::limits::{ACCEPT_PAUSE_MS, DRAIN_MS, REPLIED_LOOK_MS, TURNED_AWAY_MAX};
 use crate::pool::Instant;
 
 /// What a listener grants its connections. Times in milliseconds.
@@ -78,6 +78,7 @@ impl Peers {
             deadline: Cell::new(deadline),
             idle: Cell::new(false),
             fresh: Cell::new(true),
+            replying: Cell::new(false),
         });
         let mut peers = self.peers.borrow_mut();
         let index = self.unused.borrow_mut().pop().unwrap_or_else(|| {
@@ -112,6 +113,14 @@ impl Peers {
         for peer in peers.iter().flatten().filter(|peer| peer.idle.get() && !peer.fresh.get()) {
             peer.idle.set(false);
             end(peer);
+        }
+    }
+
+    /// Waits until no client is in the middle of a reply: for the end of the server, which would
+    /// cut it off.
+    pub async fn replied(&self) {
+        while self.peers.borrow().iter().flatten().any(|peer| peer.replying.get()) {
+            self.reactor.sleep_ms(REPLIED_LOOK_MS).await;
         }
     }
 

@@ -6,6 +6,7 @@ pub mod settings;
 mod sockets;
 mod watch;
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -169,28 +170,41 @@ impl Server {
         }
     }
 
-    /// Drains; a second signal ends that at once.
+    /// Drains, and lets clients read what they were promised; a second signal ends that at once.
     async fn stop(&self, limit_s: u32) {
         log::info!("stop: {} invocations in flight", self.host.in_flight());
         self.peers.end_all_idle();
-        let drain = self.host.drain(limit_s.saturating_mul(1000));
+        let limit_ms = limit_s.saturating_mul(1000);
+        let until = self.host.reactor.now().after_ms(limit_ms);
+        let at_once = Cell::new(false);
         let impatient = async {
             loop {
-                match self.signals.next().await {
-                    Signal::Child | Signal::Reload => {}
-                    Signal::Stop => {
-                        log::warn!("stop at once");
-                        for worker in self.host.workers() {
-                            worker.process.kill();
-                        }
-                    }
+                self.told_to_stop().await;
+                at_once.set(true);
+                for worker in self.host.workers() {
+                    worker.process.kill();
                 }
             }
         };
-        smol::future::or(drain, impatient).await;
-        // The last replies are written by tasks that were just woken.
+        smol::future::or(self.host.drain(limit_ms), impatient).await;
+        // Who follows a log has seen the end of it.
+        self.host.logs.close();
+        // The last replies are written by tasks that were just woken ...
         self.host.reactor.sleep_ms(1).await;
+        // ... as far as their clients take them.
+        if !at_once.get() {
+            let replied = async {
+                self.host.reactor.by(until, self.peers.replied()).await;
+            };
+            smol::future::or(replied, self.told_to_stop()).await;
+        }
         log::info!("stopped");
+    }
+
+    /// Waits for another signal to stop.
+    async fn told_to_stop(&self) {
+        while self.signals.next().await != Signal::Stop {}
+        log::warn!("stop at once");
     }
 }
 

@@ -1,14 +1,23 @@
 //! The end of the server: asked for, forced, or sudden.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 
-use crate::common::{Site, children, eventually, exists};
+use crate::common::http::Conn;
+use crate::common::{Server, Site, children, eventually, exists};
+
+/// Bytes of a large reply.
+const BIG: usize = 6 * 1024 * 1024;
 
 crate::both_reapers![
     running_invocations_finish_and_new_ones_are_refused,
     the_drain_limit_cuts_off_what_runs_too_long,
     the_drain_limit_cuts_off_what_starts_too_long,
     a_second_signal_stops_at_once,
+    a_slow_client_reads_its_reply_to_the_end,
+    a_second_signal_does_not_wait_for_a_slow_client,
+    who_follows_a_log_hears_its_end,
     workers_die_with_a_server_that_is_killed,
     orphans_of_workers_are_reaped,
 ];
@@ -77,6 +86,55 @@ fn a_second_signal_stops_at_once(reaper: &[&str]) {
     assert_eq!(running.reply().status, 200, "a crash is an answer too");
     assert!(server.wait().success());
     assert!(!exists(pid));
+}
+
+/// Begins a reply larger than any socket holds, and waits until all of it is the server's to send.
+fn unread_reply(server: &Server) -> Conn {
+    server.ok("demo", "{}");
+    let mut slow = server.connect();
+    slow.begin("demo", &format!("{{\"do\":\"big\",\"n\":{BIG}}}"));
+    eventually("it has run", || {
+        (server.workers_of("demo")[0]["invocations"] == 2
+            && server.get("/hob/server")["in_flight"] == 0)
+            .then_some(())
+    });
+    slow
+}
+
+fn a_slow_client_reads_its_reply_to_the_end(reaper: &[&str]) {
+    let site = Site::new();
+    site.native("demo", "", "");
+    let mut server = site.serve(reaper);
+    let mut slow = unread_reply(&server);
+    server.signal(Signal::TERM);
+    eventually("the worker is gone", || children(server.pid()).is_empty().then_some(()));
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(slow.reply().body.len(), BIG);
+    assert!(server.wait().success());
+}
+
+fn a_second_signal_does_not_wait_for_a_slow_client(reaper: &[&str]) {
+    let site = Site::new();
+    site.native("demo", "", "");
+    let mut server = site.serve(reaper);
+    let slow = unread_reply(&server);
+    server.signal(Signal::TERM);
+    eventually("the worker is gone", || children(server.pid()).is_empty().then_some(()));
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    drop(slow);
+}
+
+fn who_follows_a_log_hears_its_end(reaper: &[&str]) {
+    let site = Site::new();
+    site.native("demo", "", "");
+    let mut server = site.serve(reaper);
+    let mut follower = server.connect();
+    follower.send("GET /hob/logs/demo?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    follower.taken();
+    server.signal(Signal::TERM);
+    assert_eq!(follower.reply().status, 200, "and its last chunk");
+    assert!(server.wait().success());
 }
 
 fn workers_die_with_a_server_that_is_killed(reaper: &[&str]) {
