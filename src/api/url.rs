@@ -201,15 +201,17 @@ fn write_query(event: &mut Writer, query: &str) {
     if parameters.is_empty() {
         return;
     }
+    // A head has room for many thousand names: sorted, each one is compared with few others.
+    let mut sorted: Vec<usize> = (0..parameters.len()).collect();
+    sorted.sort_unstable_by_key(|n| (parameters[*n].0.as_str(), *n));
+    let same = |a: &usize, b: &usize| parameters[*a].0 == parameters[*b].0;
+    let mut groups: Vec<&[usize]> = sorted.chunk_by(same).collect();
+    groups.sort_unstable_by_key(|group| group[0]);
     event.raw(",\"queryStringParameters\":{");
     let mut comma = "";
-    for (n, (name, _)) in parameters.iter().enumerate() {
-        if parameters[..n].iter().any(|(other, _)| other == name) {
-            continue;
-        }
-        let values: Vec<&str> =
-            parameters.iter().filter(|(other, _)| other == name).map(|(_, v)| v.as_str()).collect();
-        event.raw(comma).pair(name, &values.join(","));
+    for group in groups {
+        let values: Vec<&str> = group.iter().map(|n| parameters[*n].1.as_str()).collect();
+        event.raw(comma).pair(&parameters[group[0]].0, &values.join(","));
         comma = ",";
     }
     event.raw("}");
@@ -372,6 +374,15 @@ mod tests {
         assert_eq!(event["requestContext"]["http"]["sourceIp"], "127.0.0.1");
         assert_eq!(event["body"], "{\"q\":1}");
         assert_eq!(event["isBase64Encoded"], false);
+    }
+
+    #[test]
+    fn parameters_keep_the_order_in_which_they_came_first() {
+        let mut writer = Writer::new(Buffers::new(1 << 20).take().expect("room"));
+        write_query(&mut writer, "z=1&b=2&z=0&a=3&b=1&b=3");
+        let text = writer.finish().expect("room");
+        let expected = ",\"queryStringParameters\":{\"z\":\"1,0\",\"b\":\"2,1,3\",\"a\":\"3\"}";
+        assert_eq!(String::from_utf8_lossy(&text), expected);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Function URLs: any request becomes an event, and the reply becomes the response.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::common::http::Conn;
@@ -79,6 +81,24 @@ fn a_request_is_told_in_payload_format_2() {
     assert!(context["timeEpoch"].as_u64().unwrap() > 1_600_000_000_000);
     assert_eq!(context["time"].as_str().unwrap().len(), "12/Mar/2020:19:03:58 +0000".len());
     assert_eq!((&event["body"], &event["isBase64Encoded"]), (&"{}".into(), &false.into()));
+    server.stop();
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "tests have a clock of their own")]
+fn many_parameters_hold_up_nobody() {
+    let (_site, server) = demo("");
+    let mut conn = server.connect();
+    event(&mut conn, "GET", "/", &[], b"");
+    // As many different names as a head has room for.
+    let names: Vec<String> = (0..15_500u32)
+        .map(|n| [n / 625, n / 25 % 25, n % 25])
+        .map(|digits| digits.iter().map(|d| char::from_u32(97 + d).unwrap()).collect())
+        .collect();
+    let begun = Instant::now();
+    let event = event(&mut conn, "GET", &format!("/?{}", names.join("&")), &[], b"");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(event["queryStringParameters"].as_object().unwrap().len(), names.len());
     server.stop();
 }
 
