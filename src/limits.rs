@@ -53,6 +53,9 @@ pub const HEAD_MS: u32 = 20_000;
 pub const BODY_BYTES_PER_S_MIN: usize = 4 * 1024;
 /// Time a connection may idle between requests: longer than SDKs keep theirs (60 s).
 pub const IDLE_MS: u32 = 75_000;
+/// Time from a request to the end of its client's sending side within which that only means that
+/// no further request follows: more than a lost packet takes, less than any client's patience.
+pub const HALF_CLOSE_MS: u32 = 500;
 /// Time to wait after the system refused to accept (no descriptors, no memory).
 pub const ACCEPT_PAUSE_MS: u32 = 100;
 /// How much of a refused request is still read so that its client gets to read the answer ...

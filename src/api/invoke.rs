@@ -19,7 +19,7 @@ use crate::http::head::fields;
 use crate::http::reply::ReplyHead;
 use crate::http::{Connection, Head, Refused};
 use crate::io::reactor::Interest;
-use crate::limits::{CLIENT_CONTEXT_MAX, PAYLOAD_MAX, TRACE_MAX};
+use crate::limits::{CLIENT_CONTEXT_MAX, HALF_CLOSE_MS, PAYLOAD_MAX, TRACE_MAX};
 use crate::pool::Outcome;
 
 /// The version that a function's bare name means.
@@ -119,12 +119,26 @@ pub async fn serve(
 }
 
 /// Waits for the end of an invocation, as long as its client is there.
+///
+/// On TCP the end of the client's sending side is all that is seen of a client that left. Some
+/// clients end it right behind their request, and wait: these get their reply. If it ends later,
+/// while the invocation still waits for a worker, nobody waits for that. Once a worker has it, it
+/// runs to its end anyway.
 pub async fn run(mut claim: Claim<'_>, connection: &Connection) -> Result<Settled, End> {
+    let io = connection.io();
+    let half_closes_until = io.reactor().now().after_ms(HALF_CLOSE_MS);
+    let mut half_closed = false;
     poll_fn(|cx| {
         if let Poll::Ready(settled) = claim.poll_settled(cx) {
             return Poll::Ready(Ok(settled));
         }
-        connection.io().poll_ready(cx, Interest::Gone).map(|()| Err(End::Closed))
+        if !half_closed && !claim.has_begun() && io.poll_ready(cx, Interest::Ended).is_ready() {
+            half_closed = io.reactor().now() <= half_closes_until;
+            if !half_closed {
+                return Poll::Ready(Err(End::Closed));
+            }
+        }
+        io.poll_ready(cx, Interest::Gone).map(|()| Err(End::Closed))
     })
     .await
 }

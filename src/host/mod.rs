@@ -409,6 +409,12 @@ pub struct Claim<'a> {
 }
 
 impl Claim<'_> {
+    /// True once a worker has the invocation, or it has ended.
+    pub fn has_begun(&self) -> bool {
+        let begun = |invocation: &mut Invocation| invocation.dispatched.is_some();
+        self.host.with_running(self.id, begun).unwrap_or(true)
+    }
+
     /// Waits for the end, which comes once.
     pub fn poll_settled(&mut self, cx: &Context<'_>) -> Poll<Settled> {
         let settled = self.host.invocations.borrow_mut().poll_settled(cx, self.id);

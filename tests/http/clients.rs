@@ -1,6 +1,7 @@
 //! Clients that are slow, half gone, gone, or many.
 
 use std::net::Shutdown;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -156,22 +157,34 @@ fn a_client_that_vanishes_while_its_invocation_runs_does_not_disturb_the_worker(
 
 #[test]
 fn a_client_that_vanishes_while_it_waits_is_withdrawn() {
-    let (_site, server) = demo("reserved_concurrency = 1\nqueue_wait_ms = 10000", &[]);
+    let more = "reserved_concurrency = 1\nqueue_wait_ms = 10000\n[url]\nauth = \"none\"";
+    let (_site, server) = demo(more, &[]);
     server.ok("demo", "{}");
     let before = descriptors(server.pid());
     let mut running = server.connect();
-    running.begin("demo", "{\"do\":\"sleep\",\"n\":300}");
+    running.begin("demo", "{\"do\":\"sleep\",\"n\":1500}");
     in_flight(&server, 1);
     let mut waiting: Vec<Conn> = (0..10).map(|_| server.connect()).collect();
     for conn in &mut waiting {
         conn.begin("demo", "{}");
     }
-    in_flight(&server, 11);
-    waiting.into_iter().for_each(Conn::reset);
-    in_flight(&server, 1);
+    let mut by_url = server.connect();
+    by_url.request("GET", "/fn/demo", &[], b"");
+    let mut half_closed = server.connect();
+    half_closed.begin("demo", "{\"n\":7}");
+    half_closed.socket().shutdown(Shutdown::Write).unwrap();
+    in_flight(&server, 13);
+    // Longer than the end of a sending side may be a part of the request.
+    std::thread::sleep(Duration::from_millis(700));
+    waiting.drain(..5).for_each(Conn::reset);
+    drop((waiting, by_url));
+    in_flight(&server, 2);
+    assert_eq!(server.workers_of("demo")[0]["state"], "busy", "nothing else has ended yet");
     assert_eq!(running.reply().json()["count"], 2);
-    drop(running);
-    assert_eq!(server.ok("demo", "{}")["count"], 3, "none of those who left was run");
+    let reply = half_closed.reply().json();
+    assert_eq!((&reply["event"]["n"], &reply["count"]), (&7.into(), &3.into()));
+    drop((running, half_closed));
+    assert_eq!(server.ok("demo", "{}")["count"], 4, "none of those who left was run");
     holds(&server, before);
     server.stop();
 }
