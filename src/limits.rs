@@ -58,6 +58,8 @@ pub const IDLE_MS: u32 = 75_000;
 pub const HALF_CLOSE_MS: u32 = 500;
 /// Time to wait after the system refused to accept (no descriptors, no memory).
 pub const ACCEPT_PAUSE_MS: u32 = 100;
+/// Bytes that are read of one client before the others have their turn: a tenth of a millisecond.
+pub const TURN_BYTES: u32 = 256 * 1024;
 /// How much of a refused request is still read so that its client gets to read the answer ...
 pub const DRAIN_BYTES_MAX: usize = 80 * 1024 * 1024;
 /// ... and for how long.

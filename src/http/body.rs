@@ -11,6 +11,10 @@ const LINE_MAX: usize = 256;
 /// Bytes of all trailers: an error body in base64, as runtimes send it, and its type.
 pub const TRAILERS_MAX: usize = 64 * 1024;
 
+/// Bytes of chunk-size lines and line ends that a body may have beyond as many as its payload may.
+/// Chunks of a few bytes fit; a body that is all extensions does not.
+const FRAMING_MAX: usize = 64 * 1024;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Inside a chunk-size line, after so many of its bytes.
@@ -46,13 +50,15 @@ pub struct Chunked {
     payload: usize,
     /// Trailer bytes so far, kept behind the payload.
     trailers: usize,
+    /// Bytes so far that were neither.
+    framing: usize,
     payload_max: usize,
 }
 
 impl Chunked {
     /// A decoder for a body of at most `payload_max` bytes.
     pub fn new(payload_max: usize) -> Chunked {
-        Chunked { state: SIZE, payload: 0, trailers: 0, payload_max }
+        Chunked { state: SIZE, payload: 0, trailers: 0, framing: 0, payload_max }
     }
 
     /// Payload bytes so far; they stand at the start of the bytes.
@@ -91,6 +97,10 @@ impl Chunked {
                     let byte = bytes[at];
                     if let State::Trailer { .. } = self.state {
                         bytes[self.payload + self.trailers] = byte;
+                    } else if self.framing < self.payload_max + FRAMING_MAX {
+                        self.framing += 1;
+                    } else {
+                        return Err(Refused::Malformed("more framing than payload"));
                     }
                     self.state = self.step(byte)?;
                     at += 1;
@@ -227,6 +237,13 @@ mod tests {
         }
         let endless = [b"1;".to_vec(), vec![b'x'; 300]].concat();
         assert!(decode(&endless, 64, 100).is_err());
+        // 5 bytes around each byte of payload, or 255.
+        let small = |line: &str, count| [line.repeat(count).as_bytes(), b"0\r\n\r\n"].concat();
+        let framed = small("1\r\nx\r\n", 13_000);
+        assert_eq!(decode(&framed, 4096, 13_000).map(|body| body.0.len()), Ok(13_000));
+        let padded = small(&format!("1;{}\r\nx\r\n", "x".repeat(248)), 13_000);
+        let refused = decode(&padded, 4096, 13_000).expect_err("refused");
+        assert_eq!(refused.status(), 400);
         let mut trailers = b"0\r\n".to_vec();
         trailers.extend(vec![b'x'; TRAILERS_MAX + 1]);
         assert_eq!(decode(&trailers, 4096, 100), Err(Refused::HeadTooLong));

@@ -3,6 +3,8 @@
 //! An idle connection holds no buffer. A request's head and body stand in one buffer, which can
 //! be taken away whole, so that a payload is never copied on its way to a worker.
 
+mod pieces;
+
 use std::cell::Cell;
 use std::io::IoSlice;
 use std::net::IpAddr;
@@ -20,8 +22,11 @@ use super::reply::{self, ReplyHead};
 use crate::io::buffer::NoRoom;
 use crate::io::reactor::Interest;
 use crate::io::{Buffer, Buffers, Io, Reactor};
-use crate::limits::{BODY_BYTES_PER_S_MIN, BUFFER_SIZE, DRAIN_BYTES_MAX, DRAIN_MS, PAYLOAD_MAX};
+use crate::limits::{
+    BODY_BYTES_PER_S_MIN, BUFFER_SIZE, DRAIN_BYTES_MAX, DRAIN_MS, PAYLOAD_MAX, TURN_BYTES,
+};
 use crate::pool::Instant;
+pub use pieces::Pieces;
 
 /// The part of a connection that the sweeper sees.
 pub struct Peer {
@@ -96,43 +101,6 @@ enum Progress {
     Whole,
 }
 
-/// A body that is read piece by piece; see [`Connection::pieces`].
-pub struct Pieces {
-    begin: usize,
-    left: usize,
-    whole: Option<Range<usize>>,
-}
-
-impl Pieces {
-    /// Where the next piece stands in the connection's buffer; `None` at the end. The piece
-    /// before it is gone then.
-    pub async fn next(
-        &mut self,
-        connection: &mut Connection,
-    ) -> Result<Option<Range<usize>>, Broken> {
-        if let Some(whole) = self.whole.take() {
-            return Ok(Some(whole));
-        }
-        // What was given out last goes; what was read beyond the head stays.
-        if let Some(buffer) = &mut connection.buffer {
-            buffer.vec().drain(self.begin..connection.used.max(self.begin));
-        }
-        connection.used = self.begin;
-        if self.left == 0 {
-            connection.progress = Progress::Whole;
-            connection.unlimited();
-            return Ok(None);
-        }
-        if connection.bytes().len() == self.begin && connection.fill(16 * 1024).await? == 0 {
-            return Err(Broken::Closed);
-        }
-        let here = (connection.bytes().len() - self.begin).min(self.left);
-        self.left -= here;
-        connection.used = self.begin + here;
-        Ok(Some(self.begin..self.begin + here))
-    }
-}
-
 /// A client's connection.
 pub struct Connection {
     peer: Rc<Peer>,
@@ -144,6 +112,8 @@ pub struct Connection {
     used: usize,
     /// How far the present request's body was read.
     progress: Progress,
+    /// Bytes read since others had their turn.
+    turn: u32,
     /// Who called; `None` on a Unix socket.
     source: Option<IpAddr>,
 }
@@ -156,7 +126,7 @@ impl Connection {
         source: Option<IpAddr>,
     ) -> Connection {
         let progress = Progress::Whole;
-        Connection { peer, peers, index, buffer: None, used: 0, progress, source }
+        Connection { peer, peers, index, buffer: None, used: 0, progress, turn: 0, source }
     }
 
     /// Who called; `None` on a Unix socket.
@@ -270,14 +240,21 @@ impl Connection {
         self.used = 0;
     }
 
-    /// Reads once, into room for at least `room` bytes.
+    /// Reads once, into room for at least `room` bytes. A client that sends as fast as it is read
+    /// must not keep the others waiting.
     async fn fill(&mut self, room: usize) -> Result<usize, Broken> {
+        if self.turn >= TURN_BYTES {
+            self.turn = 0;
+            self.reactor().give_way().await;
+        }
         if self.buffer.is_none() {
             self.buffer = Some(self.buffers().take()?);
         }
         let buffer = self.buffer.as_mut().expect("just taken");
         buffer.reserve(room)?;
-        Ok(self.peer.io.read_into(buffer.vec()).await?)
+        let read = self.peer.io.read_into(buffer.vec()).await?;
+        self.turn = self.turn.saturating_add(u32::try_from(read).unwrap_or(u32::MAX));
+        Ok(read)
     }
 
     /// Reads the body of the request whose head was just returned. Says `100 Continue` first if
@@ -360,18 +337,6 @@ impl Connection {
             Progress::Untouched => !held_back && self.body(head, PAYLOAD_MAX).await.is_ok(),
             Progress::Begun => false,
         }
-    }
-
-    /// Reads the body piece by piece instead of whole. A body in chunks comes as one piece.
-    pub async fn pieces(&mut self, head: &Head, payload_max: usize) -> Result<Pieces, Broken> {
-        let BodyKind::Length(length) = head.body else {
-            let body = self.body(head, payload_max).await?;
-            return Ok(Pieces { begin: head.length, left: 0, whole: Some(body.payload) });
-        };
-        let left = usize::try_from(length).ok().filter(|length| *length <= payload_max);
-        let left = left.ok_or(Refused::BodyTooLong)?;
-        self.begin_body(head, left).await?;
-        Ok(Pieces { begin: head.length, left, whole: None })
     }
 
     /// Takes the present request's bytes away from the connection, without copying them.

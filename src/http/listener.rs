@@ -196,6 +196,7 @@ async fn turn_away(io: Io<OwnedFd>) {
         let mut sink = Vec::with_capacity(1024);
         while let Ok(1..) = io.read_into(&mut sink).await {
             sink.clear();
+            io.reactor().give_way().await;
         }
     };
     io.reactor().by(until, ended).await;

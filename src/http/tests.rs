@@ -10,9 +10,9 @@ use smol::LocalExecutor;
 
 use super::listener::{Limits, Peers};
 use super::reply::ReplyHead;
-use super::{Connection, Listener};
+use super::{Connection, Listener, Method};
 use crate::io::{Buffers, Reactor};
-use crate::limits::BUFFER_SIZE;
+use crate::limits::{BUFFER_SIZE, TURN_BYTES};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n";
 const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -73,8 +73,15 @@ impl Site {
     }
 }
 
+/// Counts requests, and the bytes of bodies that were taken piece by piece.
 async fn serve(mut connection: Connection, served: Rc<Cell<usize>>) {
     while let Ok(head) = connection.head().await {
+        if head.method == Method::Put {
+            let mut pieces = connection.pieces(&head, usize::MAX).await.expect("taken");
+            while let Ok(Some(piece)) = pieces.next(&mut connection).await {
+                served.set(served.get() + piece.len());
+            }
+        }
         if !connection.discard(&head).await {
             return;
         }
@@ -183,6 +190,28 @@ fn who_sends_many_requests_ahead_takes_turns_with_the_others() {
     });
     assert_eq!(site.served.get(), MANY);
     assert!(most.get() <= 2, "{} requests in one turn", most.get());
+}
+
+#[test]
+fn who_sends_without_a_pause_takes_turns_with_the_others() {
+    const LENGTH: usize = 40_000_000;
+    let site = Site::new(LONG_MS, LONG_MS);
+    let mut stream = site.connect();
+    stream
+        .write_all(format!("PUT / HTTP/1.0\r\nContent-Length: {LENGTH}\r\n\r\n").as_bytes())
+        .expect("sent");
+    let client = move || {
+        stream.write_all(&vec![b'x'; LENGTH]).expect("sent");
+        expect(&mut stream, REPLY);
+    };
+    let (served, seen) = (Rc::clone(&site.served), Cell::new(0));
+    let most = Rc::new(Cell::new(0));
+    let found = Rc::clone(&most);
+    site.serve_while(client, move || {
+        found.set(found.get().max(served.get() - seen.replace(served.get())));
+    });
+    assert_eq!(site.served.get(), LENGTH + 1);
+    assert!(most.get() <= TURN_BYTES as usize + 64 * 1024, "{} bytes in one turn", most.get());
 }
 
 #[test]

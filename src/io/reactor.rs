@@ -4,6 +4,8 @@
 //! then tells every change exactly once, and the flags kept here say what may be tried. Waiting
 //! costs no system call but the one `epoll_wait` that all tasks share.
 
+mod timer;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -74,6 +76,8 @@ pub struct Reactor {
     timer_serial: Cell<u64>,
     alarm: Cell<Option<Instant>>,
     alarm_waker: RefCell<Option<Waker>>,
+    /// The running task has done much: others, and the descriptors, have their turn now.
+    overdue: Cell<bool>,
     rest: RefCell<Option<Rest>>,
     /// Nothing has happened since that was done.
     resting: Cell<bool>,
@@ -91,6 +95,7 @@ impl Reactor {
             timer_serial: Cell::new(0),
             alarm: Cell::new(None),
             alarm_waker: RefCell::new(None),
+            overdue: Cell::new(false),
             rest: RefCell::new(None),
             resting: Cell::new(false),
         }))
@@ -116,13 +121,20 @@ impl Reactor {
         loop {
             let mut ticks = 0;
             while ticks < TICKS_MAX && executor.try_tick() {
-                ticks += 1;
+                ticks = if self.overdue.take() { TICKS_MAX } else { ticks + 1 };
             }
             if main.is_finished() {
                 return Ok(smol::future::block_on(main));
             }
             self.wait(ticks == TICKS_MAX)?;
         }
+    }
+
+    /// Lets all others have their turn, those too whose descriptors have not been looked at yet:
+    /// for a task that goes on and on without ever having to wait.
+    pub async fn give_way(&self) {
+        self.overdue.set(true);
+        smol::future::yield_now().await;
     }
 
     /// Waits for events (not at all if `busy`) and wakes whom they concern.
@@ -217,46 +229,6 @@ impl Reactor {
         }
     }
 
-    /// Sets the one alarm that [`Reactor::alarm`] waits for; `None`: no alarm.
-    pub fn set_alarm(&self, at: Option<Instant>) {
-        self.alarm.set(at);
-    }
-
-    /// Waits until the alarm has rung, as set by [`Reactor::set_alarm`] at that time. For one
-    /// waiting task: a timer that is moved often and costs nothing to move.
-    pub async fn alarm(&self) {
-        let mut armed = false;
-        poll_fn(|cx| {
-            if armed && self.alarm.get().is_none() && self.alarm_waker.borrow().is_none() {
-                return Poll::Ready(());
-            }
-            armed = true;
-            *self.alarm_waker.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Waits until `at`.
-    pub async fn sleep_until(&self, at: Instant) {
-        let mut timer = Timer { reactor: self, at, serial: None };
-        poll_fn(|cx| timer.poll(cx)).await;
-    }
-
-    /// Waits for `ms` milliseconds.
-    pub async fn sleep_ms(&self, ms: u32) {
-        self.sleep_until(self.now().after_ms(ms)).await;
-    }
-
-    /// Runs `future`, but not beyond `at`; `None` if it was not done by then.
-    pub async fn by<T>(&self, at: Instant, future: impl Future<Output = T>) -> Option<T> {
-        smol::future::or(async { Some(future.await) }, async {
-            self.sleep_until(at).await;
-            None
-        })
-        .await
-    }
-
     fn register(&self, fd: impl AsFd) -> io::Result<(u32, u32)> {
         let mut sources = self.sources.borrow_mut();
         let index = match self.unused.borrow_mut().pop() {
@@ -287,35 +259,6 @@ impl Reactor {
 
     fn with<R>(&self, index: u32, look: impl FnOnce(&mut Source) -> R) -> R {
         look(&mut self.sources.borrow_mut()[index as usize])
-    }
-}
-
-struct Timer<'a> {
-    reactor: &'a Reactor,
-    at: Instant,
-    serial: Option<u64>,
-}
-
-impl Timer<'_> {
-    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.reactor.now() >= self.at {
-            return Poll::Ready(());
-        }
-        let serial = *self.serial.get_or_insert_with(|| {
-            let serial = self.reactor.timer_serial.get();
-            self.reactor.timer_serial.set(serial + 1);
-            serial
-        });
-        self.reactor.timers.borrow_mut().insert((self.at, serial), cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Drop for Timer<'_> {
-    fn drop(&mut self) {
-        if let Some(serial) = self.serial {
-            self.reactor.timers.borrow_mut().remove(&(self.at, serial));
-        }
     }
 }
 
@@ -488,5 +431,36 @@ impl<T: AsFd> Drop for Io<T> {
             (source.read, source.write, source.watch) = (None, None, None);
         });
         self.reactor.unused.borrow_mut().push(self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn who_gives_way_lets_descriptors_be_looked_at() {
+        let reactor = Reactor::new().expect("a reactor");
+        let (mut here, there) = UnixStream::pair().expect("a pair");
+        there.set_nonblocking(true).expect("set");
+        let io = Io::new(&reactor, there).expect("registered");
+        here.write_all(b"x").expect("written");
+        let turns = Cell::new(0);
+        let executor = LocalExecutor::new();
+        let read = async {
+            io.ready(Interest::Read).await;
+            turns.get()
+        };
+        let busy = async {
+            loop {
+                turns.set(turns.get() + 1);
+                reactor.give_way().await;
+            }
+        };
+        let seen = reactor.run(&executor, smol::future::or(read, busy)).expect("it runs");
+        assert!(seen <= 2, "seen after {seen} turns");
     }
 }

@@ -1,0 +1,78 @@
+//! Waiting for a time.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::Reactor;
+use crate::pool::Instant;
+
+impl Reactor {
+    /// Sets the one alarm that [`Reactor::alarm`] waits for; `None`: no alarm.
+    pub fn set_alarm(&self, at: Option<Instant>) {
+        self.alarm.set(at);
+    }
+
+    /// Waits until the alarm has rung, as set by [`Reactor::set_alarm`] at that time. For one
+    /// waiting task: a timer that is moved often and costs nothing to move.
+    pub async fn alarm(&self) {
+        let mut armed = false;
+        poll_fn(|cx| {
+            if armed && self.alarm.get().is_none() && self.alarm_waker.borrow().is_none() {
+                return Poll::Ready(());
+            }
+            armed = true;
+            *self.alarm_waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Waits until `at`.
+    pub async fn sleep_until(&self, at: Instant) {
+        let mut timer = Timer { reactor: self, at, serial: None };
+        poll_fn(|cx| timer.poll(cx)).await;
+    }
+
+    /// Waits for `ms` milliseconds.
+    pub async fn sleep_ms(&self, ms: u32) {
+        self.sleep_until(self.now().after_ms(ms)).await;
+    }
+
+    /// Runs `future`, but not beyond `at`; `None` if it was not done by then.
+    pub async fn by<T>(&self, at: Instant, future: impl Future<Output = T>) -> Option<T> {
+        smol::future::or(async { Some(future.await) }, async {
+            self.sleep_until(at).await;
+            None
+        })
+        .await
+    }
+}
+
+struct Timer<'a> {
+    reactor: &'a Reactor,
+    at: Instant,
+    serial: Option<u64>,
+}
+
+impl Timer<'_> {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.reactor.now() >= self.at {
+            return Poll::Ready(());
+        }
+        let serial = *self.serial.get_or_insert_with(|| {
+            let serial = self.reactor.timer_serial.get();
+            self.reactor.timer_serial.set(serial + 1);
+            serial
+        });
+        self.reactor.timers.borrow_mut().insert((self.at, serial), cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        if let Some(serial) = self.serial {
+            self.reactor.timers.borrow_mut().remove(&(self.at, serial));
+        }
+    }
+}
