@@ -73,6 +73,8 @@ pub const BUFFER_SIZE: usize = 4 * 1024;
 pub const BUFFER_KEPT_MAX: usize = 16 * 1024;
 /// Buffers kept for reuse, until the server is quiet: more are in use at one moment only under load.
 pub const BUFFERS_KEPT: usize = 16;
+/// Largest body of a client that may go on growing where larger ones are refused.
+pub const BODY_SMALL_MAX: usize = 64 * 1024;
 /// Bytes of all buffers together: ten of the largest events, each with its reply.
 pub const BUFFERS_BYTES_DEFAULT: usize = 128 * 1024 * 1024;
 

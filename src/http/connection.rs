@@ -240,18 +240,38 @@ impl Connection {
         self.used = 0;
     }
 
-    /// Reads once, into room for at least `room` bytes. A client that sends as fast as it is read
-    /// must not keep the others waiting.
+    /// Reads once, into room for at least `room` bytes.
     async fn fill(&mut self, room: usize) -> Result<usize, Broken> {
+        self.buffer()?.reserve(room)?;
+        self.receive().await
+    }
+
+    /// As [`Connection::fill`], for a body that ends at `most` or before.
+    async fn fill_body(&mut self, room: usize, most: usize) -> Result<usize, Broken> {
+        let modest = self.limits().modest;
+        let buffer = self.buffer()?;
+        if modest {
+            buffer.reserve_for_client(room, most)?;
+        } else {
+            buffer.reserve_up_to(room, most)?;
+        }
+        self.receive().await
+    }
+
+    fn buffer(&mut self) -> Result<&mut Buffer, NoRoom> {
+        if self.buffer.is_none() {
+            self.buffer = Some(self.buffers().take()?);
+        }
+        Ok(self.buffer.as_mut().expect("just taken"))
+    }
+
+    /// Reads once. A client that sends as fast as it is read must not keep the others waiting.
+    async fn receive(&mut self) -> Result<usize, Broken> {
         if self.turn >= TURN_BYTES {
             self.turn = 0;
             self.reactor().give_way().await;
         }
-        if self.buffer.is_none() {
-            self.buffer = Some(self.buffers().take()?);
-        }
-        let buffer = self.buffer.as_mut().expect("just taken");
-        buffer.reserve(room)?;
+        let buffer = self.buffer.as_mut().expect("there is room");
         let read = self.peer.io.read_into(buffer.vec()).await?;
         self.turn = self.turn.saturating_add(u32::try_from(read).unwrap_or(u32::MAX));
         Ok(read)
@@ -271,6 +291,9 @@ impl Connection {
             Some(_) => return Err(Refused::BodyTooLong.into()),
             None => None,
         };
+        if !self.has_room_for(begin + length.unwrap_or(0)) {
+            return Err(Refused::NoRoom.into());
+        }
         self.begin_body(head, length.unwrap_or(payload_max)).await?;
         let body = match length {
             Some(length) => self.counted(begin, length).await?,
@@ -280,6 +303,15 @@ impl Connection {
         self.progress = Progress::Whole;
         self.unlimited();
         Ok(body)
+    }
+
+    /// False if a request of `length` bytes would not find room now. What is hopeless is refused
+    /// before it is sent, and what others send meanwhile is served.
+    fn has_room_for(&self, length: usize) -> bool {
+        let taken = self.buffer.as_ref().map_or(0, Buffer::capacity);
+        length <= taken
+            || !self.limits().modest
+            || self.buffers().has_room_for_client(length - taken)
     }
 
     /// Gives the client its time for a body of `longest` bytes, and the word to send it.
@@ -298,7 +330,7 @@ impl Connection {
         while self.bytes().len() < end {
             // A length is only a claim: memory grows with what really came.
             let (here, missing) = (self.bytes().len(), end - self.bytes().len());
-            if self.fill(missing.min(here.max(BUFFER_SIZE))).await? == 0 {
+            if self.fill_body(missing.min(here.max(BUFFER_SIZE)), end).await? == 0 {
                 return Err(Broken::Closed);
             }
         }
@@ -321,7 +353,7 @@ impl Connection {
             }
             fresh = kept;
             let room = self.bytes().len().clamp(BUFFER_SIZE, 256 * 1024);
-            if self.fill(room).await? == 0 {
+            if self.fill_body(room, begin + payload_max).await? == 0 {
                 return Err(Broken::Closed);
             }
         }
@@ -404,10 +436,9 @@ impl Connection {
     /// the client gets to read the answer: what it still sends is read for a while, and dropped.
     pub async fn refuse(mut self, refused: Refused) {
         let body = format!("{{\"message\":\"{}\"}}", refused.reason());
-        let head = ReplyHead::new(refused.status())
-            .field("Content-Type", "application/json")
-            .closing()
-            .body(body.len());
+        let head = ReplyHead::new(refused.status()).field("Content-Type", "application/json");
+        let head = if refused == Refused::NoRoom { head.field("Retry-After", 1) } else { head };
+        let head = head.closing().body(body.len());
         if self.send(head, body.as_bytes()).await.is_ok() {
             self.linger().await;
         }

@@ -30,6 +30,8 @@ pub struct Limits {
     pub head_ms: u32,
     /// Between two requests.
     pub idle_ms: u32,
+    /// Their bodies leave some of the memory of all buffers to others.
+    pub modest: bool,
 }
 
 /// The connections of one or more listeners.

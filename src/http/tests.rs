@@ -2,17 +2,18 @@
 
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
 use smol::LocalExecutor;
 
+use super::connection::Broken;
 use super::listener::{Limits, Peers};
 use super::reply::ReplyHead;
 use super::{Connection, Listener, Method};
 use crate::io::{Buffers, Reactor};
-use crate::limits::{BUFFER_SIZE, TURN_BYTES};
+use crate::limits::{BUFFER_SIZE, PAYLOAD_MAX, TURN_BYTES};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n";
 const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -33,7 +34,7 @@ impl Site {
     fn new(head_ms: u32, idle_ms: u32) -> Site {
         let reactor = Reactor::new().expect("a reactor");
         let executor = Rc::new(LocalExecutor::new());
-        let limits = Limits { connections: 4, head_max: 64 * 1024, head_ms, idle_ms };
+        let limits = Limits { connections: 4, head_max: 64 * 1024, head_ms, idle_ms, modest: true };
         let peers = Peers::new(&reactor, &Buffers::new(1 << 20), limits);
         let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
         socket.set_nonblocking(true).expect("non-blocking");
@@ -81,6 +82,11 @@ async fn serve(mut connection: Connection, served: Rc<Cell<usize>>) {
             while let Ok(Some(piece)) = pieces.next(&mut connection).await {
                 served.set(served.get() + piece.len());
             }
+        }
+        if let (Method::Post, Err(Broken::Refused(refused))) =
+            (head.method, connection.body(&head, PAYLOAD_MAX).await)
+        {
+            return connection.refuse(refused).await;
         }
         if !connection.discard(&head).await {
             return;
@@ -212,6 +218,40 @@ fn who_sends_without_a_pause_takes_turns_with_the_others() {
     });
     assert_eq!(site.served.get(), LENGTH + 1);
     assert!(most.get() <= TURN_BYTES as usize + 64 * 1024, "{} bytes in one turn", most.get());
+}
+
+#[test]
+fn a_large_body_that_comes_slowly_leaves_room_to_others() {
+    const SLOW: usize = 700_000;
+    let site = Site::new(LONG_MS, LONG_MS);
+    let mut slow = site.connect();
+    let (mut small, mut large, mut none) = (site.connect(), site.connect(), site.connect());
+    let post = |length| format!("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n");
+    let (tell, told) = std::sync::mpsc::channel();
+    let client = move || {
+        slow.write_all(post(SLOW).as_bytes()).expect("sent");
+        slow.write_all(&vec![b'x'; SLOW - 1]).expect("sent");
+        told.recv().expect("most of it is there");
+        none.write_all(REQUEST).expect("sent");
+        expect(&mut none, REPLY);
+        small.write_all(post(50_000).as_bytes()).expect("sent");
+        small.write_all(&[b'x'; 50_000]).expect("sent");
+        expect(&mut small, REPLY);
+        // It is told before it sends anything.
+        large.write_all(post(100_000).as_bytes()).expect("sent");
+        large.shutdown(Shutdown::Write).expect("shut down");
+        let mut reply = String::new();
+        large.read_to_string(&mut reply).expect("an end");
+        assert!(reply.starts_with("HTTP/1.1 503 ") && reply.contains("\r\nRetry-After: 1\r\n"));
+        slow.write_all(b"x").expect("sent");
+        expect(&mut slow, REPLY);
+    };
+    let peers = Rc::clone(&site.peers);
+    site.serve_while(client, move || {
+        if peers.buffers.in_use() >= SLOW {
+            let _ = tell.send(());
+        }
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 
-use crate::limits::{BUFFER_KEPT_MAX, BUFFER_SIZE, BUFFERS_KEPT};
+use crate::limits::{BODY_SMALL_MAX, BUFFER_KEPT_MAX, BUFFER_SIZE, BUFFERS_KEPT};
 
 /// Where buffers come from and go back to.
 pub struct Buffers {
@@ -30,7 +30,7 @@ impl Buffers {
         let mut buffer = Buffer { bytes: Vec::new(), home: Rc::clone(self) };
         match kept {
             Some(bytes) => {
-                self.charge(0, bytes.capacity())?;
+                self.charge(0, bytes.capacity(), self.bytes_limit)?;
                 buffer.bytes = bytes;
             }
             None => buffer.reserve(BUFFER_SIZE)?,
@@ -48,9 +48,21 @@ impl Buffers {
         self.bytes.get()
     }
 
-    fn charge(&self, from: usize, to: usize) -> Result<(), NoRoom> {
+    /// Up to what sum a client's body may grow to `size` bytes. Small ones may go on where large
+    /// ones must stop, and both leave a rest to heads, to workers and to their replies.
+    fn clients_limit(&self, size: usize) -> usize {
+        let eighths = if size <= BODY_SMALL_MAX { 7 } else { 6 };
+        self.bytes_limit / 8 * eighths
+    }
+
+    /// True if there is room for a client's body that takes a buffer of `size` bytes.
+    pub fn has_room_for_client(&self, size: usize) -> bool {
+        self.bytes.get().saturating_add(size) <= self.clients_limit(size)
+    }
+
+    fn charge(&self, from: usize, to: usize, limit: usize) -> Result<(), NoRoom> {
         let sum = self.bytes.get() - from + to;
-        if to > from && sum > self.bytes_limit {
+        if to > from && sum > limit {
             return Err(NoRoom);
         }
         self.bytes.set(sum);
@@ -67,17 +79,38 @@ pub struct Buffer {
 impl Buffer {
     /// Makes room for `more` bytes beyond the present ones.
     pub fn reserve(&mut self, more: usize) -> Result<(), NoRoom> {
+        self.grow(more, usize::MAX, self.home.bytes_limit)
+    }
+
+    /// As [`Buffer::reserve`], for a body that will not be longer than to `most`: no more than that
+    /// is taken in advance.
+    pub fn reserve_up_to(&mut self, more: usize, most: usize) -> Result<(), NoRoom> {
+        self.grow(more, most, self.home.bytes_limit)
+    }
+
+    /// As [`Buffer::reserve_up_to`], for a client's body, which leaves room to others.
+    pub fn reserve_for_client(&mut self, more: usize, most: usize) -> Result<(), NoRoom> {
+        let limit = self.home.clients_limit(self.bytes.len().saturating_add(more));
+        self.grow(more, most, limit)
+    }
+
+    fn grow(&mut self, more: usize, most: usize, limit: usize) -> Result<(), NoRoom> {
         let (length, before) = (self.bytes.len(), self.bytes.capacity());
         let wanted = length.checked_add(more).ok_or(NoRoom)?;
         if wanted <= before {
             return Ok(());
         }
         // Doubling keeps the copying linear; the exact size ends it for a known length.
-        let target = wanted.max(before * 2).min(wanted.next_power_of_two());
-        self.home.charge(before, target)?;
+        let target = wanted.max((before * 2).min(most)).min(wanted.next_power_of_two());
+        self.home.charge(before, target, limit)?;
         let grown = self.bytes.try_reserve_exact(target - length);
         self.home.bytes.set(self.home.bytes.get() - target + self.bytes.capacity());
         grown.map_err(|_| NoRoom)
+    }
+
+    /// Bytes that it holds or has room for.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Appends bytes.
@@ -148,5 +181,25 @@ mod tests {
         assert_eq!(home.in_use(), 2 * BUFFER_SIZE);
         drop(two);
         assert_eq!(one.reserve(2 * BUFFER_SIZE), Ok(()));
+    }
+
+    #[test]
+    fn bodies_of_clients_leave_room_to_others_and_take_no_more_than_announced() {
+        let home = Buffers::new(1 << 20);
+        let mut large = home.take().expect("room");
+        large.vec().resize(BUFFER_SIZE, 0);
+        assert!(!home.has_room_for_client(800_000));
+        large.reserve_for_client(390_000, 700_000).expect("room");
+        large.vec().resize(390_000, 0);
+        large.reserve_for_client(200_000, 700_000).expect("room");
+        assert_eq!(home.in_use(), 700_000);
+        assert_eq!(large.reserve_for_client(400_000, 800_000), Err(NoRoom));
+        assert!(!home.has_room_for_client(100_000) && home.has_room_for_client(50_000));
+        let mut small = [home.take().expect("room"), home.take().expect("room")];
+        small[0].reserve_for_client(60_000, 60_000).expect("room");
+        small[1].vec().resize(BUFFER_SIZE, 0);
+        assert_eq!(small[1].reserve_for_client(100_000, 110_000), Err(NoRoom));
+        let mut reply = home.take().expect("room");
+        reply.reserve(250_000).expect("what they leave");
     }
 }

@@ -75,7 +75,13 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
             seed: u64::from_le_bytes(seed),
         },
     );
-    let limits = Limits { connections, head_max: HEAD_MAX, head_ms: HEAD_MS, idle_ms: IDLE_MS };
+    let limits = Limits {
+        connections,
+        head_max: HEAD_MAX,
+        head_ms: HEAD_MS,
+        idle_ms: IDLE_MS,
+        modest: true,
+    };
     let peers = Peers::new(&reactor, &buffers, limits);
     let host = host.map_err(start)?;
     let server = Server { host, store, peers, signals, origin, reload: Rc::default() };

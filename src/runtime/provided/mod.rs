@@ -74,6 +74,7 @@ fn listen(host: &Rc<Host>) -> std::io::Result<u16> {
         head_ms: HEAD_MS,
         // A runtime may keep a connection idle while its handler runs: 15 minutes at the most.
         idle_ms: 1_000_000,
+        modest: false,
     };
     let peers = Peers::new(&host.reactor, &host.buffers, limits);
     let listener = Listener::new(&host.reactor, socket.into(), &peers)?;
