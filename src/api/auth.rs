@@ -1,7 +1,9 @@
 //! Who may call.
 //!
 //! The Unix socket is guarded by its file mode. On TCP a server without `[auth]` trusts every
-//! local user and does not listen anywhere else; with `[auth]` it wants a bearer token.
+//! local user, but no web page, and does not listen anywhere else; with `[auth]` it wants a bearer token.
+
+use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 
@@ -18,10 +20,52 @@ pub enum Auth {
     Token(Option<[u8; 32]>),
 }
 
+/// A host without its port, and an address without its brackets.
+fn name(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) if port.is_empty() || port.starts_with(':') => address,
+        Some(_) => host,
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    }
+}
+
+/// True for names that nobody else can make point here. A client of HTTP/1.0 need not say any.
+fn is_own(name: &str, listen: &str) -> bool {
+    name.is_empty()
+        || name.eq_ignore_ascii_case("localhost")
+        || name.eq_ignore_ascii_case(listen)
+        || name.parse::<IpAddr>().is_ok()
+}
+
 impl Auth {
     /// The SHA-256 of a token, which is what is kept of it.
     pub fn digest(token: &str) -> [u8; 32] {
         Sha256::digest(token.as_bytes()).into()
+    }
+
+    /// Checks under which name the server was called. Without credentials, what reaches the port
+    /// is trusted, and so would be every web page in a local browser whose name its owner makes
+    /// point here. Such a name is not an address, and not that of this machine; `listen` is what
+    /// the operator calls it.
+    pub fn check_host(
+        &self,
+        connection: &Connection,
+        head: &Head,
+        listen: &str,
+    ) -> Result<(), ApiError> {
+        if connection.source().is_none() || *self != Auth::Open {
+            return Ok(());
+        }
+        let host = field(&connection.bytes()[..head.length], "host").unwrap_or_default();
+        if std::str::from_utf8(host).is_ok_and(|host| is_own(name(host), name(listen))) {
+            return Ok(());
+        }
+        let host = String::from_utf8_lossy(host);
+        let message = format!(
+            "Host '{host}' is not a name of this server, which has no [auth]: call it by its IP \
+             address or localhost, or set a token"
+        );
+        Err(ApiError::forbidden("AccessDeniedException", message))
     }
 
     /// Checks the credentials of a request.
@@ -47,5 +91,40 @@ impl Auth {
         }
         let message = "The security token included in the request is invalid.";
         Err(ApiError::forbidden("UnrecognizedClientException", message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_cannot_be_made_to_point_here_are_our_own() {
+        for own in [
+            "",
+            ":80",
+            "localhost",
+            "LocalHost:4620",
+            "127.0.0.1",
+            "10.1.2.3:4620",
+            "[::1]",
+            "[fe80::1]:4620",
+            "board",
+            "Board:80",
+        ] {
+            assert!(is_own(name(own), "board"), "{own}");
+        }
+        for other in [
+            "evil.example",
+            "localhost.evil.example:4620",
+            "127.0.0.1.evil.example",
+            "board2",
+            "[::1].evil.example",
+            "[evil.example]",
+            "evil.example:127.0.0.1",
+            "localhost@evil",
+        ] {
+            assert!(!is_own(name(other), "board"), "{other}");
+        }
     }
 }

@@ -30,6 +30,8 @@ pub struct Api {
     pub host: Rc<Host>,
     /// Who may call.
     pub auth: Auth,
+    /// Where it listens, as the operator says it.
+    pub listen: String,
     /// Where pushed functions are kept.
     pub store: Rc<Store>,
     /// Asked to read functions and configuration again.
@@ -102,6 +104,7 @@ pub fn serve(api: Rc<Api>, mut connection: Connection) -> impl Future<Output = (
 }
 
 async fn serve_one(api: &Rc<Api>, connection: &mut Connection, head: &Head) -> Result<(), End> {
+    api.auth.check_host(connection, head, &api.listen)?;
     let route = route::parse(head.method, &connection.bytes()[head.target.clone()]);
     if route.needs_credentials() {
         api.auth.check(connection, head)?;

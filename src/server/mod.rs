@@ -112,6 +112,7 @@ impl Server {
         let api = Rc::new(Api {
             host: Rc::clone(&self.host),
             auth: settings.auth,
+            listen: settings.listen,
             store: Rc::clone(&self.store),
             reload: Box::new(move || reload.ask()),
         });

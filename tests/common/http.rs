@@ -56,7 +56,7 @@ impl Conn {
     }
 
     pub fn get(&mut self, path: &str) -> Reply {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         self.reply()
     }
 
@@ -67,7 +67,7 @@ impl Conn {
 
     /// Sends a request with a counted body and does not wait for the reply.
     pub fn request(&mut self, method: &str, path: &str, fields: &[(&str, &str)], body: &[u8]) {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: t\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
         for (name, value) in fields {
             head += &format!("{name}: {value}\r\n");
         }

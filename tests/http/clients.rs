@@ -56,7 +56,7 @@ fn a_client_that_closed_its_sending_side_gets_its_reply() {
     // Half a request is none.
     for half in [
         "GET /heal",
-        "POST /2015-03-31/functions/demo/invocations HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\n1234",
+        "POST /2015-03-31/functions/demo/invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n1234",
     ] {
         let mut conn = server.connect();
         conn.send(half);
@@ -106,9 +106,9 @@ fn a_client_that_vanishes_while_it_sends_or_reads_leaves_nothing() {
             0 => {}
             1 => conn.send("POST /2015"),
             2 => conn
-                .send(format!("POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\n{{")),
+                .send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{")),
             3 => conn.send(format!(
-                "POST {path} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{{"
+                "POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{{"
             )),
             _ => {
                 conn.begin("demo", "{\"do\":\"big\",\"n\":3000000}");
@@ -194,7 +194,7 @@ fn a_client_that_stops_following_a_log_is_let_go() {
     let (_site, server) = demo("", &[]);
     server.ok("demo", "{}");
     let before = descriptors(server.pid());
-    let follow = "GET /hob/logs/demo?follow=1 HTTP/1.1\r\nHost: t\r\n\r\n";
+    let follow = "GET /hob/logs/demo?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for n in 0..3 {
         let mut conn =
             if n == 0 { Conn::unix(&server.socket()) } else { Conn::tcp(&server.address) };
@@ -241,7 +241,7 @@ fn bytes_behind_the_last_request_do_not_cost_its_reply() {
     let (_site, server) = demo("", &[]);
     for close in ["HTTP/1.1\r\nConnection: close", "HTTP/1.0"] {
         let mut conn = server.connect();
-        let mut bytes = format!("GET /healthz {close}\r\nHost: t\r\n\r\n").into_bytes();
+        let mut bytes = format!("GET /healthz {close}\r\nHost: localhost\r\n\r\n").into_bytes();
         bytes.resize(1024 * 1024, b'x');
         conn.send(bytes);
         assert_eq!(conn.reply().text(), "ok\n");
@@ -294,7 +294,7 @@ fn a_crowd_that_comes_at_once_finds_the_same_room() {
     for conn in &mut crowd {
         assert!(conn.rest().is_empty(), "ended while idle, not turned away");
     }
-    busy[7].send("Host: t\r\n\r\n");
+    busy[7].send("Host: localhost\r\n\r\n");
     assert_eq!(busy[7].reply().status, 200, "who was not idle stays");
     drop((busy, crowd, last));
     holds(&server, before);
@@ -318,7 +318,7 @@ fn without_an_idle_connection_new_ones_are_told_to_come_back() {
         server.signal(Signal::STOP);
         let mut conn = server.connect();
         if sends_first {
-            conn.send("GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n");
+            conn.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
         }
         server.signal(Signal::CONT);
         let reply = conn.reply();
@@ -326,7 +326,7 @@ fn without_an_idle_connection_new_ones_are_told_to_come_back() {
         assert_eq!(reply.field("connection"), Some("close"));
         assert!(conn.rest().is_empty());
     }
-    conns[7].send("Host: t\r\n\r\n");
+    conns[7].send("Host: localhost\r\n\r\n");
     assert_eq!(conns[7].reply().status, 200);
     assert_eq!(server.connect().get("/healthz").status, 200, "one of them is idle");
     assert!(conns[7].rest().is_empty());

@@ -15,7 +15,7 @@ fn demo() -> (Site, Server) {
 /// The same invocation as clients may write it.
 fn spellings() -> Vec<Vec<u8>> {
     let path = invocations("demo");
-    let head = format!("POST {path} HTTP/1.1\r\nHost: t\r\nX-Amz-Log-Type: None\r\n");
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Amz-Log-Type: None\r\n");
     vec![
         format!("{head}Content-Length: 7\r\n\r\n{{\"n\":1}}").into_bytes(),
         format!(
@@ -48,7 +48,7 @@ fn a_request_cut_anywhere_is_the_same_request() {
 #[test]
 fn a_function_url_request_cut_anywhere_is_the_same_request() {
     let (_site, server) = demo();
-    let request = b"PUT /fn/demo/a%20b?c=d HTTP/1.1\r\nHost: t\r\nCookie: e=f; g=h\r\n\
+    let request = b"PUT /fn/demo/a%20b?c=d HTTP/1.1\r\nHost: localhost\r\nCookie: e=f; g=h\r\n\
                     Content-Type: text/plain\r\nContent-Length: 3\r\n\r\nxyz";
     let mut conn = server.connect();
     for at in 1..request.len() {
@@ -70,8 +70,11 @@ fn pipelined_invocations_are_answered_in_order_by_one_worker() {
         let event = format!("{{\"n\":{n}}}");
         let path = invocations("demo");
         all.extend_from_slice(
-            format!("POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n", event.len())
-                .as_bytes(),
+            format!(
+                "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+                event.len()
+            )
+            .as_bytes(),
         );
         all.extend_from_slice(event.as_bytes());
     }
@@ -87,13 +90,13 @@ fn pipelined_invocations_are_answered_in_order_by_one_worker() {
 fn pipelined_requests_of_all_kinds_do_not_run_into_each_other() {
     let (_site, server) = demo();
     let mut conn = server.connect();
-    let mut all = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n".to_vec();
+    let mut all = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec();
     all.extend(&spellings()[1]);
-    all.extend(b"HEAD /healthz HTTP/1.1\r\nHost: t\r\n\r\n");
-    all.extend(b"POST /nothing HTTP/1.1\r\nHost: t\r\nContent-Length: 8\r\n\r\nGET / HT");
-    all.extend(b"GET /hob/nothing HTTP/1.1\r\nHost: t\r\n\r\n");
+    all.extend(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    all.extend(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\nGET / HT");
+    all.extend(b"GET /hob/nothing HTTP/1.1\r\nHost: localhost\r\n\r\n");
     all.extend(&spellings()[0]);
-    all.extend(b"GET /healthz HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+    all.extend(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     for cut in [all.len(), 1, 7, 100] {
         let mut conn = if cut == all.len() {
             std::mem::replace(&mut conn, server.connect())
@@ -118,7 +121,7 @@ fn pipelined_requests_of_all_kinds_do_not_run_into_each_other() {
 fn connections_are_kept_and_closed_as_the_client_says() {
     let (_site, server) = demo();
     let ask = |conn: &mut Conn, version: &str, fields: &str| {
-        conn.send(format!("GET /healthz HTTP/{version}\r\nHost: t\r\n{fields}\r\n"));
+        conn.send(format!("GET /healthz HTTP/{version}\r\nHost: localhost\r\n{fields}\r\n"));
         let reply = conn.reply();
         assert_eq!((reply.status, reply.text().as_str()), (200, "ok\n"), "{version} {fields}");
         reply.field("connection").map(str::to_owned)
@@ -166,7 +169,7 @@ fn a_reply_to_head_is_only_a_head() {
     let (_site, server) = demo();
     let mut conn = server.connect();
     for (path, status) in [("/healthz", 200), ("/fn/demo/x", 200), ("/fn/none", 404), ("/x", 404)] {
-        conn.send(format!("HEAD {path} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        conn.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         let reply = conn.try_head().unwrap();
         assert_eq!(reply.status, status, "{path}");
         let length: usize = reply.field("content-length").unwrap().parse().unwrap();
@@ -200,7 +203,7 @@ fn who_expects_100_continue_is_told_before_the_body_and_only_then() {
     let mut conn = server.connect();
     for framing in ["Content-Length: 7", "Transfer-Encoding: chunked"] {
         conn.send(format!(
-            "POST {path} HTTP/1.1\r\nHost: t\r\nExpect: 100-Continue\r\n{framing}\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-Continue\r\n{framing}\r\n\r\n"
         ));
         let told = conn.reply();
         assert_eq!((told.status, told.head.len()), (100, 0), "{framing}");
@@ -228,7 +231,7 @@ fn who_expects_100_continue_is_refused_before_the_body() {
         ("/2015-03-31/functions/a%20b/invocations", 7, 400),
     ] {
         let mut conn = server.connect();
-        conn.send(format!("POST {path} HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"));
+        conn.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"));
         let reply = conn.reply();
         assert_eq!(reply.status, status, "{path}");
         // Whether the body comes is the client's choice; so the connection is of no use any more.

@@ -15,21 +15,21 @@ fn requests() -> Vec<String> {
     let arn = "arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Ademo";
     let chunks = "Transfer-Encoding: chunked\r\nTrailer: X\r\n\r\n3;a=b\r\n{\"n\r\n4\r\n\":1}\r\n0\r\nX: 1\r\n\r\n";
     vec![
-        "GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n".into(),
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".into(),
         "GET http://t/readyz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".into(),
-        "HEAD /fn/demo HTTP/1.1\r\nHost: t\r\n\r\n".into(),
-        "GET /hob/functions/demo HTTP/1.1\r\nHost: t\r\n\r\n".into(),
-        "GET /hob/logs/demo?since_ms=1 HTTP/1.1\r\nHost: t\r\n\r\n".into(),
-        format!("POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: 7\r\n\r\n{{\"n\":1}}"),
-        format!("POST {path} HTTP/1.1\r\nHost: t\r\n{chunks}"),
+        "HEAD /fn/demo HTTP/1.1\r\nHost: localhost\r\n\r\n".into(),
+        "GET /hob/functions/demo HTTP/1.1\r\nHost: localhost\r\n\r\n".into(),
+        "GET /hob/logs/demo?since_ms=1 HTTP/1.1\r\nHost: localhost\r\n\r\n".into(),
+        format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7\r\n\r\n{{\"n\":1}}"),
+        format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{chunks}"),
         format!(
-            "POST /2015-03-31/functions/{arn}/invocations?Qualifier=%24LATEST HTTP/1.1\r\nHost: t\r\n\
+            "POST /2015-03-31/functions/{arn}/invocations?Qualifier=%24LATEST HTTP/1.1\r\nHost: localhost\r\n\
              X-Amz-Invocation-Type: RequestResponse\r\nX-Amz-Log-Type: Tail\r\nX-Amz-Client-Context: \
              e30=\r\nX-Amzn-Trace-Id: Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700\r\nContent-Length: 0\
              \r\n\r\n"
         ),
-        format!("POST {path} HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{{}}"),
-        "PUT /fn/demo/a%20b?c=d&c=%zz HTTP/1.1\r\nHost: t\r\nCookie: e=f; g\r\nAccept: a\r\nAccept: b\r\n\
+        format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{{}}"),
+        "PUT /fn/demo/a%20b?c=d&c=%zz HTTP/1.1\r\nHost: localhost\r\nCookie: e=f; g\r\nAccept: a\r\nAccept: b\r\n\
          Content-Type: text/plain\r\nContent-Length: 3\r\n\r\nxyz"
             .into(),
     ]

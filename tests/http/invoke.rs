@@ -156,7 +156,7 @@ fn no_payload_is_an_empty_object() {
     assert_eq!(conn.invoke("native", b"").json()["event"], json!({}));
     assert_eq!(conn.invoke("exec", b"").text(), "{}");
     // Without any framing, as the AWS CLI does not but others may.
-    conn.send(format!("POST {} HTTP/1.1\r\nHost: t\r\n\r\n", invocations("exec")));
+    conn.send(format!("POST {} HTTP/1.1\r\nHost: localhost\r\n\r\n", invocations("exec")));
     assert_eq!(conn.reply().text(), "{}");
     server.stop();
 }

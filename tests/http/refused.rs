@@ -25,7 +25,7 @@ fn refused(server: &Server, bytes: &[u8], status: u16, what: &str) -> Reply {
 }
 
 /// A second request that a smuggler would like to see served.
-const SMUGGLED: &str = "GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n";
+const SMUGGLED: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[test]
 fn heads_that_can_be_read_two_ways_end_the_connection() {
@@ -63,7 +63,7 @@ fn heads_that_can_be_read_two_ways_end_the_connection() {
         (": z", 400),
         ("Host: other", 400),
     ] {
-        let head = format!("POST {path} HTTP/1.1\r\nHost: t\r\n{fields}\r\n\r\n");
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
         let bytes = format!("{head}{{}}{SMUGGLED}{SMUGGLED}");
         refused(&server, bytes.as_bytes(), status, fields);
     }
@@ -90,7 +90,7 @@ fn request_lines_that_are_none_end_the_connection() {
         ("get /healthz HTTP/1.1", 501),
         ("CONNECT t:1 HTTP/1.1", 501),
     ] {
-        let bytes = format!("{line}\r\nHost: t\r\n\r\n{SMUGGLED}");
+        let bytes = format!("{line}\r\nHost: localhost\r\n\r\n{SMUGGLED}");
         refused(&server, bytes.as_bytes(), status, line);
     }
     refused(&server, b"GET /healthz HTTP/1.1\r\n\r\n", 400, "no Host");
@@ -124,7 +124,9 @@ fn chunks_that_can_be_read_two_ways_end_the_connection() {
         "2\r\n{}\r\n0\r\n\n",
         "2\r\n{}\r\n0\r\nX: y\rZ\r\n\r\n",
     ] {
-        let head = format!("POST {path} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
         let bytes = format!("{head}{body}{SMUGGLED}{SMUGGLED}");
         refused(&server, bytes.as_bytes(), 400, body);
     }
@@ -139,7 +141,7 @@ fn a_body_refused_half_way_is_not_read_again_as_another_one() {
     for path in [invocations("demo").as_str(), "/fn/demo/", "/healthz", "/nothing"] {
         let method = if path == "/healthz" { "GET" } else { "POST" };
         let bytes = format!(
-            "{method} {path} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
              {:x}\r\n{inner}\r\nffffff\r\n",
             inner.len()
         );
@@ -153,9 +155,42 @@ fn a_body_refused_half_way_is_not_read_again_as_another_one() {
 }
 
 #[test]
+fn without_credentials_a_web_page_cannot_call_under_a_name_of_its_own() {
+    let (site, server) = demo();
+    let invocation = invocations("demo");
+    let targets = [invocation.as_str(), "/fn/demo/", "/hob/server", "/hob/functions/x", "/healthz"];
+    let ask = |conn: &mut Conn, target: &str, host: &str| {
+        let method = if target == invocation { "POST" } else { "GET" };
+        conn.send(format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        conn.reply()
+    };
+    let mut conn = server.connect();
+    for target in targets {
+        let reply = ask(&mut conn, target, "evil.example:4620");
+        assert_eq!(reply.status, 403, "{target}");
+        assert_eq!(reply.field("x-amzn-errortype"), Some("AccessDeniedException"), "{target}");
+        let message = reply.json()["message"].as_str().unwrap().to_owned();
+        assert!(message.starts_with("Host 'evil.example:4620' is not a name of this server"));
+        for host in [server.address.as_str(), "localhost", "[::1]:1", ""] {
+            assert_ne!(ask(&mut conn, target, host).status, 403, "{target} {host}");
+        }
+        let mut unix = Conn::unix(&server.socket());
+        assert_ne!(ask(&mut unix, target, "evil.example").status, 403, "{target}");
+    }
+    server.stop();
+    // Who knows the token is no web page.
+    let config = site.path().join("hob.toml");
+    std::fs::write(&config, "[auth]\ntoken = \"secret\"\n").unwrap();
+    let server = site.serve(&["--config", config.to_str().unwrap()]);
+    let mut conn = server.connect();
+    assert_eq!(ask(&mut conn, "/fn/demo/", "board.example").status, 200);
+    server.stop();
+}
+
+#[test]
 fn heads_that_are_too_long_are_refused_and_the_client_reads_it() {
     let (_site, server) = demo();
-    let head = |fields: &str| format!("GET /healthz HTTP/1.1\r\nHost: t\r\n{fields}\r\n");
+    let head = |fields: &str| format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
     let long = |name: &str, length: usize| format!("{name}: {}\r\n", "x".repeat(length));
     // 64 KiB and 100 fields are taken.
     let mut conn = server.connect();
@@ -173,7 +208,7 @@ fn heads_that_are_too_long_are_refused_and_the_client_reads_it() {
     ] {
         refused(&server, head(&fields).as_bytes(), 431, what);
     }
-    let target = format!("GET /{} HTTP/1.1\r\nHost: t\r\n\r\n", "x".repeat(MIB));
+    let target = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(MIB));
     refused(&server, target.as_bytes(), 431, "a long target");
     refused(&server, &vec![b'x'; MIB], 431, "no head at all");
     server.stop();
@@ -182,7 +217,7 @@ fn heads_that_are_too_long_are_refused_and_the_client_reads_it() {
 /// The head of an invocation that announces so many bytes.
 fn announce(length: usize) -> String {
     let path = invocations("demo");
-    format!("POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n")
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n")
 }
 
 fn is_too_large(conn: &mut Conn) {

@@ -32,7 +32,7 @@ fn every_method_reaches_the_function() {
         assert_eq!(event["requestContext"]["http"]["method"], method);
         assert_eq!(event.get("body"), None, "{method}");
     }
-    conn.send("HEAD /fn/demo HTTP/1.1\r\nHost: t\r\n\r\n");
+    conn.send("HEAD /fn/demo HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let head = conn.try_head().unwrap();
     assert_eq!(head.status, 200);
     let event = event(&mut conn, "DELETE", "", &[], b"with a body");
@@ -64,7 +64,7 @@ fn a_request_is_told_in_payload_format_2() {
     assert_eq!(event["queryStringParameters"], query);
     assert_eq!(event["cookies"], json!(["a=1", "b=2", "c=3"]));
     let headers = json!({
-        "host": "t", "x-once": "a, b", "x-twice": "1,2", "x-empty": "", "content-length": "2",
+        "host": "localhost", "x-once": "a, b", "x-twice": "1,2", "x-empty": "", "content-length": "2",
         "user-agent": "tests/1 \"quoted\" \\", "x-raw": "\u{e9}\t\u{1f980}",
         "x-forwarded-for": "127.0.0.1", "x-forwarded-proto": "http",
     });
@@ -72,7 +72,10 @@ fn a_request_is_told_in_payload_format_2() {
     let context = &event["requestContext"];
     assert_eq!(context["accountId"], "000000000000");
     assert_eq!((&context["apiId"], &context["domainPrefix"]), (&"demo".into(), &"demo".into()));
-    assert_eq!((&context["domainName"], &context["stage"]), (&"t".into(), &"$default".into()));
+    assert_eq!(
+        (&context["domainName"], &context["stage"]),
+        (&"localhost".into(), &"$default".into())
+    );
     let http = json!({
         "method": "POST", "path": "/p%20q//r/", "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1",
         "userAgent": "tests/1 \"quoted\" \\",
@@ -240,7 +243,7 @@ fn replies_of_every_kind_leave_the_connection_in_order() {
     assert_eq!(reply.body, b"\x00\xff\r\n\r\nHTTP/1.1 200 OK\r\n\r\n");
     let reply = conn.get("/fn/r5");
     assert_eq!((reply.status, reply.text().as_str()), (502, "Internal Server Error"));
-    conn.send("HEAD /fn/r4 HTTP/1.1\r\nHost: t\r\n\r\nHEAD /fn/r0 HTTP/1.1\r\nHost: t\r\n\r\n");
+    conn.send("HEAD /fn/r4 HTTP/1.1\r\nHost: localhost\r\n\r\nHEAD /fn/r0 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(conn.try_head().unwrap().field("content-length"), Some("25"));
     assert_eq!(conn.try_head().unwrap().status, 204);
     assert_eq!(conn.get("/healthz").text(), "ok\n");
@@ -287,10 +290,10 @@ fn who_may_not_and_who_cannot_are_told() {
 fn a_request_whose_function_changes_while_it_is_sent_reaches_the_new_one() {
     let (site, server) = demo("");
     let mut conn = server.connect();
-    conn.send("PUT /fn/demo HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nx");
+    conn.send("PUT /fn/demo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nx");
     conn.taken();
     let mut gone = server.connect();
-    gone.send("PUT /fn/demo HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nx");
+    gone.send("PUT /fn/demo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nx");
     gone.taken();
     let timeout = || server.get("/hob/functions/demo")["timeout_s"].as_u64();
     assert_eq!(timeout(), Some(3));
