@@ -161,13 +161,15 @@ impl Request<'_> {
     fn write_headers(&self, event: &mut Writer) {
         event.raw(",\"headers\":{");
         let mut comma = "";
-        for (n, (name, _)) in fields(self.bytes).enumerate() {
+        // A hundred names at most, but in a long text: it is read once.
+        let all: Vec<(&str, &[u8])> = fields(self.bytes).collect();
+        for (n, (name, _)) in all.iter().enumerate() {
             let again = |other: &str| other.eq_ignore_ascii_case(name);
-            let seen = fields(self.bytes).take(n).any(|(other, _)| again(other));
-            if seen || name.eq_ignore_ascii_case("cookie") {
+            if all[..n].iter().any(|(other, _)| again(other)) || again("cookie") {
                 continue;
             }
-            let values: Vec<_> = fields(self.bytes)
+            let values: Vec<_> = all[n..]
+                .iter()
                 .filter(|(other, _)| again(other))
                 .map(|(_, value)| String::from_utf8_lossy(value))
                 .collect();

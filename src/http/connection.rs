@@ -176,7 +176,11 @@ impl Connection {
         } else {
             self.limit_ms(self.limits().head_ms);
             // A client that sends many requests ahead must not keep the others waiting.
-            smol::future::yield_now().await;
+            // What it sent was just moved to the buffer's start, and counts as if read again.
+            self.worked(self.bytes().len());
+            if !self.take_turns().await {
+                smol::future::yield_now().await;
+            }
         }
         let mut seen = 0;
         loop {
@@ -258,6 +262,20 @@ impl Connection {
         self.receive().await
     }
 
+    fn worked(&mut self, bytes: usize) {
+        self.turn = self.turn.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+    }
+
+    /// Lets the others have their turn if it is time; false if not.
+    async fn take_turns(&mut self) -> bool {
+        let due = self.turn >= TURN_BYTES;
+        if due {
+            self.turn = 0;
+            self.reactor().give_way().await;
+        }
+        due
+    }
+
     fn buffer(&mut self) -> Result<&mut Buffer, NoRoom> {
         if self.buffer.is_none() {
             self.buffer = Some(self.buffers().take()?);
@@ -267,13 +285,10 @@ impl Connection {
 
     /// Reads once. A client that sends as fast as it is read must not keep the others waiting.
     async fn receive(&mut self) -> Result<usize, Broken> {
-        if self.turn >= TURN_BYTES {
-            self.turn = 0;
-            self.reactor().give_way().await;
-        }
+        self.take_turns().await;
         let buffer = self.buffer.as_mut().expect("there is room");
         let read = self.peer.io.read_into(buffer.vec()).await?;
-        self.turn = self.turn.saturating_add(u32::try_from(read).unwrap_or(u32::MAX));
+        self.worked(read);
         Ok(read)
     }
 
