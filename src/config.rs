@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 
+use crate::limits::ISSUES_MAX;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -56,6 +57,14 @@ impl<'a> Source<'a> {
     }
 
     fn complain(&self, at: Range<usize>, what: String) {
+        let count = self.issues.borrow().len();
+        if count >= ISSUES_MAX {
+            if count == ISSUES_MAX {
+                let issue = Issue { place: self.file.to_owned(), what: "and more".to_owned() };
+                self.issues.borrow_mut().push(issue);
+            }
+            return;
+        }
         let before = self.text.get(..at.start).unwrap_or_default();
         let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
         self.issues.borrow_mut().push(Issue { place: format!("{}:{line}", self.file), what });
@@ -271,10 +280,13 @@ impl<'a> Section<'a> {
         let mut asked = self.asked.borrow().clone();
         asked.sort_unstable();
         asked.dedup();
+        let allowed = asked.join(", ");
         for (name, _) in self.table {
+            if self.source.issues.borrow().len() > ISSUES_MAX {
+                return;
+            }
             if !asked.contains(&name.get_ref().as_ref()) {
                 let (prefix, key) = (&self.prefix, name.get_ref());
-                let allowed = asked.join(", ");
                 self.source.complain(
                     name.span(),
                     format!("{prefix}{key}: unknown key, allowed: {allowed}"),

@@ -163,6 +163,10 @@ pub const CLIENT_CONTEXT_MAX: usize = 3_583;
 /// Bytes of a caller's trace header; a longer one is replaced by one of ours.
 pub const TRACE_MAX: usize = 512;
 
+/// Bytes of a `function.toml`: a list of 4 KiB of environment has a few.
+pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;
+/// Complaints about one file that are worth reading.
+pub const ISSUES_MAX: usize = 20;
 /// Bytes of a function's files, as on Lambda.
 pub const CODE_BYTES_MAX: u64 = 262_144_000;
 /// Files and directories of a function: a large `node_modules` has a few ten thousand.
@@ -183,6 +187,8 @@ pub const WATCHES_MAX: usize = 1024;
 pub const CHANGE_QUIET_MS: u32 = 200;
 /// ... unless it has been changing for this long.
 pub const CHANGE_AT_MOST_MS: u32 = 2_000;
+/// Time before the disk is read again after that failed.
+pub const LOOK_AGAIN_MS: u32 = 1_000;
 /// How long running invocations get when the server stops.
 pub const DRAIN_LIMIT_S_DEFAULT: u32 = 60;
 /// Descriptors of one slot: socket, three pipes, pidfd, and the Runtime API's connections.

@@ -92,6 +92,17 @@ fn a_server_that_cannot_start_says_why_in_one_line() {
 }
 
 #[test]
+fn a_file_in_the_socket_s_place_is_left_alone() {
+    let site = Site::new();
+    let file = site.path().join("precious");
+    fs::write(&file, "precious").unwrap();
+    let ran = Ran::of(&mut serve_command(site.path(), &["--socket", file.to_str().unwrap()]));
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("there is a file that is no socket"), "{}", ran.err);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+}
+
+#[test]
 fn a_low_limit_of_open_files_is_enough_for_a_small_table() {
     let site = Site::new();
     site.native("demo", "", "");

@@ -132,6 +132,7 @@ async fn remove(api: &Rc<Api>, name: &str) -> Result<Value, ApiError> {
             path.display()
         )));
     }
+    let _change = api.host.changes.lock().await;
     api.host
         .helper(&["forget", &data(api), name])
         .await
@@ -213,6 +214,8 @@ async fn push(
         let message = format!("function {name} is the folder {path}: change it there");
         return Err(ApiError::conflict(message).into());
     }
+    // What is received while the server still cleans its store would be cleaned away.
+    drop(api.host.changes.lock().await);
     let zip = api.store.incoming(api.host.random());
     let received = receive(connection, head, &zip).await;
     if let Err(end) = received {
@@ -228,6 +231,7 @@ async fn push(
 /// Unpacks a zip, looks at it, and only then makes it the function's code.
 async fn install(api: &Rc<Api>, name: &str, zip: &std::path::Path) -> Result<(), ApiError> {
     let (host, store) = (&api.host, &api.store);
+    let _change = host.changes.lock().await;
     let zip = zip.display().to_string();
     let unpacked = host.helper(&["unpack", &data(api), &zip]).await;
     let digest = unpacked.map_err(ApiError::invalid_parameter)?;

@@ -1,7 +1,8 @@
 //! Who may call.
 //!
 //! The Unix socket is guarded by its file mode. On TCP a server without `[auth]` trusts every
-//! local user, but no web page, and does not listen anywhere else; with `[auth]` it wants a bearer token.
+//! local user, but no web page, and does not
+//! listen anywhere else; with `[auth]` it wants a bearer token.
 
 use std::net::IpAddr;
 
@@ -37,13 +38,19 @@ fn is_own(name: &str, listen: &str) -> bool {
         || name.parse::<IpAddr>().is_ok()
 }
 
+/// True if a browser sent this: programs may call the server what they like, and they do.
+fn is_browser(header: &[u8]) -> bool {
+    let agent = field(header, "user-agent").unwrap_or_default();
+    agent.starts_with(b"Mozilla/") || field(header, "origin").is_some()
+}
+
 impl Auth {
     /// The SHA-256 of a token, which is what is kept of it.
     pub fn digest(token: &str) -> [u8; 32] {
         Sha256::digest(token.as_bytes()).into()
     }
 
-    /// Checks under which name the server was called. Without credentials, what reaches the port
+    /// Checks under which name a browser called the server. Without credentials, what reaches the port
     /// is trusted, and so would be every web page in a local browser whose name its owner makes
     /// point here. Such a name is not an address, and not that of this machine; `listen` is what
     /// the operator calls it.
@@ -56,7 +63,11 @@ impl Auth {
         if connection.source().is_none() || *self != Auth::Open {
             return Ok(());
         }
-        let host = field(&connection.bytes()[..head.length], "host").unwrap_or_default();
+        let header = &connection.bytes()[..head.length];
+        if !is_browser(header) {
+            return Ok(());
+        }
+        let host = field(header, "host").unwrap_or_default();
         if std::str::from_utf8(host).is_ok_and(|host| is_own(name(host), name(listen))) {
             return Ok(());
         }

@@ -143,8 +143,10 @@ pub fn push(target: &Target, path: &Path, name: Option<String>) -> Result<(), Er
 
 /// A file without a name, gone when it is closed.
 fn scratch() -> std::io::Result<File> {
-    let path = std::env::temp_dir().join(format!("hob-push-{}.zip", std::process::id()));
-    let file = File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
+    // Nobody else's file or link may stand there already.
+    let name = format!("hob-push-{}-{:016x}.zip", std::process::id(), fastrand::u64(..));
+    let path = std::env::temp_dir().join(name);
+    let file = File::options().create_new(true).read(true).write(true).open(&path)?;
     std::fs::remove_file(&path)?;
     Ok(file)
 }

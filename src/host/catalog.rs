@@ -154,6 +154,9 @@ pub struct Catalog {
     versions: Vec<Option<Rc<Version>>>,
 }
 
+/// In place of the number of a function that was refused while none was free.
+pub const NO_FUNCTION: FunctionId = FunctionId(u16::MAX);
+
 /// No number is free for another function or version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
@@ -181,7 +184,7 @@ impl Catalog {
 
     /// The number for a function of this name: its own, or a free one.
     pub fn function_id(&self, name: &str) -> Result<FunctionId, Full> {
-        if let Some(function) = self.function(name) {
+        if let Some(function) = self.function(name).filter(|function| function.id != NO_FUNCTION) {
             return Ok(function.id);
         }
         // A removed function's versions may still be on their way out: its number is not free.

@@ -37,6 +37,8 @@ impl Host {
         let mut text = Vec::new();
         let mut complaint = String::new();
         let read = async {
+            // Closed as soon as it is not read any more: the helper must not wait for that.
+            let reply = reply;
             while text.len() < HELPER_REPLY_MAX {
                 text.reserve(4096);
                 match reply.read_into(&mut text).await {

@@ -1,16 +1,29 @@
 //! From a directory with code to a function that can be invoked.
 
 use std::future::poll_fn;
+use std::io::Read;
 use std::path::Path;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::Host;
-use super::catalog::{Function, Source, Version};
+use super::catalog::{Function, NO_FUNCTION, Source, Version};
 use crate::function::config::FunctionConfig;
-use crate::limits::LOAD_WAIT_MS;
+use crate::limits::{CONFIG_BYTES_MAX, LOAD_WAIT_MS};
 use crate::pool::FunctionId;
 use crate::runtime::launch::prepare;
+
+/// The text of a `function.toml`, if it is not absurdly long: it is read where all invocations are
+/// served.
+fn read_config(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > CONFIG_BYTES_MAX {
+        let message = format!("longer than {CONFIG_BYTES_MAX} bytes");
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(text)
+}
 
 impl Host {
     /// Reads the function `name` whose code is in `code`. What is wrong with it is part of the
@@ -27,7 +40,7 @@ impl Host {
 
     /// A function that is refused before its code was looked at.
     pub fn refused(&self, name: &str, source: Source, why: String) -> Function {
-        let id = self.catalog.borrow().function_id(name).unwrap_or(FunctionId(0));
+        let id = self.catalog.borrow().function_id(name).unwrap_or(NO_FUNCTION);
         Function { name: name.into(), id, source, state: Err(vec![why]) }
     }
 
@@ -41,9 +54,9 @@ impl Host {
         let full = |_| vec![format!("{file}: the server knows too many functions already")];
         let (id, number) = match (catalog.function_id(name), catalog.version_id()) {
             (Ok(id), Ok(number)) => (id, number),
-            (Err(error), _) | (_, Err(error)) => return (FunctionId(0), Err(full(error))),
+            (Err(error), _) | (_, Err(error)) => return (NO_FUNCTION, Err(full(error))),
         };
-        let text = match std::fs::read_to_string(code.join("function.toml")) {
+        let text = match read_config(&code.join("function.toml")) {
             Ok(text) => text,
             Err(error) => return (id, Err(vec![format!("{file}: {error}")])),
         };

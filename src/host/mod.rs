@@ -68,6 +68,9 @@ pub struct Host {
     pub counters: RefCell<Counters>,
     /// The processes.
     pub processes: Rc<Processes>,
+    /// Held by whoever changes functions: by one push or one look at the folders at a time. The
+    /// numbers that a change has chosen, and what it read, are its own until it is in force.
+    pub changes: smol::lock::Mutex<()>,
     pool: RefCell<Pool>,
     workers: RefCell<Vec<Option<Rc<Worker>>>>,
     invocations: RefCell<Invocations>,
@@ -108,6 +111,7 @@ impl Host {
             catalog: RefCell::default(),
             counters: RefCell::default(),
             processes: Processes::new(reactor, setup.reaper)?,
+            changes: smol::lock::Mutex::new(()),
             pool: RefCell::new(Pool::new(setup.slots)),
             workers: RefCell::new(vec![None; usize::from(setup.slots)]),
             invocations: RefCell::new(Invocations::new(setup.seed)),

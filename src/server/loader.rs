@@ -10,7 +10,7 @@ use super::watch::{Changes, Watch};
 use crate::function::store::{Found, Store};
 use crate::host::Host;
 use crate::host::catalog::Source;
-use crate::limits::{CHANGE_AT_MOST_MS, CHANGE_QUIET_MS};
+use crate::limits::{CHANGE_AT_MOST_MS, CHANGE_QUIET_MS, LOOK_AGAIN_MS};
 
 /// Asks the loader to look at everything again.
 #[derive(Default)]
@@ -57,8 +57,13 @@ pub async fn run(host: Rc<Host>, store: Rc<Store>, folders: Option<PathBuf>, rel
                 watch.add_function(&name);
             }
         }
-        look(&host, &store, folders.as_deref(), &changes).await;
+        let seen = look(&host, &store, folders.as_deref(), &changes).await;
         host.loaded();
+        if !seen {
+            // For want of memory or processes, most likely: what changed is still to be read.
+            host.reactor.sleep_ms(LOOK_AGAIN_MS).await;
+            continue;
+        }
         let told = async {
             reload.asked().await;
             Changes { all: true, names: Vec::new() }
@@ -83,8 +88,9 @@ fn watched(changes: &Changes, folders: Option<&Path>) -> Vec<String> {
         .collect()
 }
 
-/// Brings the host up to what the disk says.
-async fn look(host: &Rc<Host>, store: &Store, folders: Option<&Path>, changes: &Changes) {
+/// Brings the host up to what the disk says; false if that could not be read.
+async fn look(host: &Rc<Host>, store: &Store, folders: Option<&Path>, changes: &Changes) -> bool {
+    let _change = host.changes.lock().await;
     let data = store.data().display().to_string();
     let root = folders.map_or_else(|| "-".to_owned(), |root| root.display().to_string());
     let mut arguments = vec!["scan", &data, &root];
@@ -95,7 +101,7 @@ async fn look(host: &Rc<Host>, store: &Store, folders: Option<&Path>, changes: &
         Ok(text) => text.lines().filter_map(parse).collect::<Vec<Found>>(),
         Err(error) => {
             log::error!("read functions: {error}");
-            return;
+            return false;
         }
     };
     for found in &found {
@@ -115,6 +121,7 @@ async fn look(host: &Rc<Host>, store: &Store, folders: Option<&Path>, changes: &
         log::info!("function {name}: its folder is gone");
         host.remove(&name);
     }
+    true
 }
 
 fn found_folder(folders: Option<&Path>, name: &str) -> PathBuf {

@@ -116,6 +116,8 @@ impl Server {
             store: Rc::clone(&self.store),
             reload: Box::new(move || reload.ask()),
         });
+        // Nobody changes functions while the store is cleaned.
+        let cleaning = self.host.changes.lock().await;
         for socket in [tcp, unix] {
             let listener = Listener::new(&self.host.reactor, socket, &self.peers)
                 .map_err(|error| Error::doing("start", "a listener", error))?;
@@ -130,6 +132,7 @@ impl Server {
         if let Err(error) = clean {
             log::warn!("clean the code store: {error}");
         }
+        drop(cleaning);
         let load = loader::run(
             Rc::clone(&self.host),
             Rc::clone(&self.store),

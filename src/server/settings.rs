@@ -267,9 +267,9 @@ impl Settings {
     fn set(&mut self, name: &str, value: Value) {
         match (name, value) {
             ("listen", Value::Text(text)) => self.listen = text,
-            ("socket", Value::Text(text)) => self.socket = text.into(),
-            ("data", Value::Text(text)) => self.data = text.into(),
-            ("functions", Value::Text(text)) => self.functions = Some(text.into()),
+            ("socket", Value::Text(text)) => self.socket = absolute(text),
+            ("data", Value::Text(text)) => self.data = absolute(text),
+            ("functions", Value::Text(text)) => self.functions = Some(absolute(text)),
             ("board", Value::Text(text)) if text == "auto" => {}
             ("board", Value::Text(_)) => self.not_in_force.push("board"),
             ("slots", Value::Number(n)) => self.slots = u16::try_from(n).unwrap_or(u16::MAX),
@@ -297,6 +297,11 @@ impl Settings {
             (name, value) => unreachable!("{name} = {value:?} passed its check"),
         }
     }
+}
+
+/// Helpers run in another directory than the server.
+fn absolute(path: String) -> PathBuf {
+    std::path::absolute(&path).unwrap_or_else(|_| path.into())
 }
 
 impl Default for Settings {

@@ -3,7 +3,7 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -50,9 +50,14 @@ pub fn unix(path: &Path) -> Result<OwnedFd, Error> {
         made.map_err(|error| fail(&error))?;
     }
     // A socket that nobody listens on is the rest of a server that was killed.
-    if path.exists() {
-        if UnixStream::connect(path).is_ok() {
-            return Err(fail(&"another server listens on it"));
+    if let Ok(there) = std::fs::symlink_metadata(path) {
+        if !there.file_type().is_socket() {
+            return Err(fail(&"there is a file that is no socket"));
+        }
+        match UnixStream::connect(path) {
+            Ok(_) => return Err(fail(&"another server listens on it")),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
+            Err(error) => return Err(fail(&error)),
         }
         std::fs::remove_file(path).map_err(|error| fail(&error))?;
     }

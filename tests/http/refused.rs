@@ -161,7 +161,8 @@ fn without_credentials_a_web_page_cannot_call_under_a_name_of_its_own() {
     let targets = [invocation.as_str(), "/fn/demo/", "/hob/server", "/hob/functions/x", "/healthz"];
     let ask = |conn: &mut Conn, target: &str, host: &str| {
         let method = if target == invocation { "POST" } else { "GET" };
-        conn.send(format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        let agent = "User-Agent: Mozilla/5.0\r\n";
+        conn.send(format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{agent}\r\n"));
         conn.reply()
     };
     let mut conn = server.connect();
@@ -174,6 +175,9 @@ fn without_credentials_a_web_page_cannot_call_under_a_name_of_its_own() {
         for host in [server.address.as_str(), "localhost", "[::1]:1", ""] {
             assert_ne!(ask(&mut conn, target, host).status, 403, "{target} {host}");
         }
+        // Programs may say what they like.
+        conn.send(format!("GET {target} HTTP/1.1\r\nHost: evil.example\r\n\r\n"));
+        assert_ne!(conn.reply().status, 403, "{target}");
         let mut unix = Conn::unix(&server.socket());
         assert_ne!(ask(&mut unix, target, "evil.example").status, 403, "{target}");
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::{Site, eventually};
+use crate::common::{Site, eventually, executable};
 
 crate::both_reapers![
     a_changed_folder_is_swapped_as_a_whole_under_load,
@@ -11,6 +11,8 @@ crate::both_reapers![
     functions_come_and_go_with_their_folders,
     a_push_replaces_and_survives_a_restart,
     sighup_reads_settings_and_functions_again,
+    pushes_at_one_time_do_not_mix,
+    a_monstrous_configuration_is_refused_and_holds_up_nobody,
 ];
 
 fn version(site: &Site, name: &str, n: u32) {
@@ -81,7 +83,7 @@ fn functions_come_and_go_with_their_folders(reaper: &[&str]) {
     // Deep below, and by moving: every kind of change is seen.
     let folder = site.functions().join("demo");
     fs::create_dir_all(folder.join("a/b")).unwrap();
-    crate::common::executable(&folder.join("bootstrap"), "#!/bin/sh\ncat a/b/deep\n");
+    executable(&folder.join("bootstrap"), "#!/bin/sh\ncat a/b/deep\n");
     fs::write(folder.join("a/b/deep"), "\"deep\"").unwrap();
     eventually("the change is seen", || {
         (server.invoke("demo", "{}").text() == "\"deep\"").then_some(())
@@ -140,6 +142,54 @@ fn a_push_replaces_and_survives_a_restart(reaper: &[&str]) {
     server.stop();
     let server = site.serve(reaper);
     assert_eq!(server.invoke("demo", "{}").status, 404);
+    server.stop();
+}
+
+fn pushes_at_one_time_do_not_mix(reaper: &[&str]) {
+    let site = Site::new();
+    let server = site.serve(reaper);
+    let names = ["a", "b", "c", "d"];
+    let folder = |name: &str| site.path().join("away").join(name);
+    for round in 0..4 {
+        for name in names {
+            fs::create_dir_all(folder(name)).unwrap();
+            let toml = "runtime = \"exec\"\nhandler = \"bootstrap\"\n";
+            fs::write(folder(name).join("function.toml"), toml).unwrap();
+            let script = format!("#!/bin/sh\necho '\"{name} {round}\"'\n");
+            executable(&folder(name).join("bootstrap"), &script);
+        }
+        std::thread::scope(|scope| {
+            for name in names {
+                let (folder, server) = (folder(name), &server);
+                let push = move || server.hob(&["push", folder.to_str().unwrap(), "--name", name]);
+                scope.spawn(move || assert_eq!(push().code, 0));
+            }
+        });
+        for name in names {
+            assert_eq!(server.ok(name, "{}"), format!("{name} {round}"));
+        }
+    }
+    server.stop();
+}
+
+fn a_monstrous_configuration_is_refused_and_holds_up_nobody(reaper: &[&str]) {
+    let site = Site::new();
+    site.native("well", "", "");
+    let server = site.serve(reaper);
+    let many: String = (0..2_000).map(|n| format!("unknown_{n} = 1\n")).collect();
+    site.native("many", "", &many);
+    site.native("long", "", &format!("# {}", "x".repeat(70_000)));
+    eventually("both are refused", || {
+        let all = server.get("/hob/functions");
+        let refused = |name: &str| {
+            all.as_array().unwrap().iter().any(|f| f["name"] == name && f["state"] == "refused")
+        };
+        (refused("many") && refused("long")).then_some(())
+    });
+    let issues = |name: &str| server.get(&format!("/hob/functions/{name}"))["issues"].clone();
+    assert_eq!(issues("many").as_array().unwrap().len(), 21, "{}", issues("many"));
+    assert!(issues("long").to_string().contains("longer than 65536 bytes"), "{}", issues("long"));
+    server.ok("well", "{}");
     server.stop();
 }
 
