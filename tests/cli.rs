@@ -92,6 +92,23 @@ fn a_server_that_cannot_start_says_why_in_one_line() {
 }
 
 #[test]
+fn the_demo_s_server_ends_with_the_demo() {
+    let mut demo = Command::new(HOB)
+        .args(["demo", "--keep"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = i32::try_from(demo.id()).unwrap();
+    let server = common::eventually("its server is there", || {
+        common::children(pid).first().map(|(server, _)| i64::from(*server))
+    });
+    let demo_pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(demo_pid, rustix::process::Signal::HUP).unwrap();
+    common::eventually("the demo ends", || demo.try_wait().unwrap());
+    assert!(!common::exists(server), "and its server before it");
+}
+
+#[test]
 fn a_file_in_the_socket_s_place_is_left_alone() {
     let site = Site::new();
     let file = site.path().join("precious");

@@ -232,6 +232,7 @@ async fn push(
 async fn install(api: &Rc<Api>, name: &str, zip: &std::path::Path) -> Result<(), ApiError> {
     let (host, store) = (&api.host, &api.store);
     let _change = host.changes.lock().await;
+    host.discard_unused(store.data()).await;
     let zip = zip.display().to_string();
     let unpacked = host.helper(&["unpack", &data(api), &zip]).await;
     let digest = unpacked.map_err(ApiError::invalid_parameter)?;

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -29,8 +30,17 @@ pub fn run(keep: bool) -> Result<(), Error> {
     let interrupted = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGINT, interrupted)
         .map_err(|error| Error::doing("handle", "interrupts", error))?;
+    // The end of the terminal, or of us: the server would take the one for a reload.
+    let (told, tell) = UnixStream::pair().map_err(|error| Error::doing("make", "a pipe", error))?;
+    for signal in [signal_hook::consts::SIGHUP, signal_hook::consts::SIGTERM] {
+        tell.try_clone()
+            .and_then(|tell| signal_hook::low_level::pipe::register(signal, tell))
+            .map_err(|error| Error::doing("handle", "signals", error))?;
+    }
     let scene = Scene::set()?;
     smol::block_on(async {
+        let told =
+            smol::Async::new(told).map_err(|error| Error::doing("watch", "signals", error))?;
         let clock = Clock::start();
         let mut server = scene.start().await?;
         let started = clock.now().as_micros();
@@ -39,7 +49,7 @@ pub fn run(keep: bool) -> Result<(), Error> {
             let status = server.status().await;
             Err(Error::failed(format!("the server stopped early: {status:?}")))
         };
-        let mut rows = match smol::future::or(tour, died).await {
+        let mut rows = match smol::future::or(smol::future::or(tour, died), ended(&told)).await {
             Ok(rows) => rows,
             Err(error) => {
                 let _ = stop(&mut server).await;
@@ -47,15 +57,26 @@ pub fn run(keep: bool) -> Result<(), Error> {
             }
         };
         if keep {
-            let status = server.status().await;
-            return status
-                .map(|_| ())
-                .map_err(|error| Error::doing("wait for", "the server", error));
+            let served = async {
+                let status = server.status().await;
+                status.map(|_| ()).map_err(|error| Error::doing("wait for", "the server", error))
+            };
+            let served = smol::future::or(served, ended(&told)).await;
+            if served.is_err() {
+                let _ = stop(&mut server).await;
+            }
+            return served;
         }
         rows.push(row("stop: SIGTERM, drain", stop(&mut server).await)?);
         print(&table::render(&["STOP OF THE TOUR", "WHAT HAPPENED", "MS"], &rows));
         Ok(())
     })
+}
+
+/// Waits for a signal to end.
+async fn ended<T>(told: &smol::Async<UnixStream>) -> Result<T, Error> {
+    let _ = told.readable().await;
+    Err(Error::failed("ended by a signal".to_owned()))
 }
 
 fn row(what: &str, found: Found) -> Result<Vec<String>, Error> {

@@ -196,9 +196,8 @@ impl Store {
         }
     }
 
-    /// Removes code that nothing names, and what a cut-off helper left. Only while no function
-    /// runs.
-    pub fn clean(&self) -> io::Result<()> {
+    /// The digests that functions have.
+    fn named(&self) -> io::Result<Vec<String>> {
         let mut named = Vec::new();
         for part in ["functions", "folders"] {
             for entry in fs::read_dir(self.data.join(part))? {
@@ -206,6 +205,21 @@ impl Store {
                 named.extend(text.split_whitespace().next_back().map(str::to_owned));
             }
         }
+        Ok(named)
+    }
+
+    /// Removes one function's code that nothing runs, unless another one has it.
+    pub fn discard(&self, digest: &str) -> io::Result<()> {
+        if self.named()?.iter().any(|named| named == digest) {
+            return Ok(());
+        }
+        tree::remove(&self.code(digest))
+    }
+
+    /// Removes code that nothing names, and what a cut-off helper left. Only while no function
+    /// runs.
+    pub fn clean(&self) -> io::Result<()> {
+        let named = self.named()?;
         for entry in fs::read_dir(self.data.join("code"))? {
             let entry = entry?;
             if !named.iter().any(|digest| **digest == *entry.file_name()) {
@@ -278,6 +292,10 @@ mod tests {
         fs::create_dir_all(data.path().join("code/.new-1/x")).expect("a rest");
         fs::write(store.incoming(1), "zip").expect("a rest");
         store.commit("pushed", &new.clone().expect("good")).expect("committed");
+        store.discard(&new.clone().expect("good")).expect("looked at");
+        assert!(store.code(&new.clone().expect("good")).is_dir(), "two functions have it");
+        store.discard(&old.clone().expect("good")).expect("discarded");
+        assert!(!store.code(&old.clone().expect("good")).exists());
         store.clean().expect("cleaned");
         assert!(!store.code(&old.expect("good")).exists());
         assert!(store.code(&new.clone().expect("good")).is_dir());

@@ -103,6 +103,21 @@ impl Host {
         self.put(function);
     }
 
+    /// Removes the code of versions that are gone, unless another function has the same, or will.
+    /// Only for who holds the changes; called with each, so that one old version is left at most.
+    pub async fn discard_unused(self: &Rc<Self>, data: &Path) {
+        for code in self.unused.take() {
+            let is_used = self.catalog.borrow().versions().any(|version| version.code == code);
+            let Some(digest) = code.file_name().and_then(|name| name.to_str()) else { continue };
+            if !is_used
+                && let Err(error) =
+                    self.helper(&["discard", &data.display().to_string(), digest]).await
+            {
+                log::warn!("remove old code: {error}");
+            }
+        }
+    }
+
     /// All functions were read.
     pub fn loaded(&self) {
         for waker in self.loading.take().into_iter().flatten() {

@@ -17,6 +17,7 @@ pub mod worker;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -80,6 +81,8 @@ pub struct Host {
     drained: RefCell<Option<Waker>>,
     /// Functions are still being read for the first time; who waits for that.
     loading: RefCell<Option<Vec<Waker>>>,
+    /// Code of versions that nothing runs any more.
+    unused: RefCell<Vec<PathBuf>>,
     /// The server that `provided` workers poll; it starts with the first of them.
     pub(crate) runtime_api: provided::Api,
 }
@@ -120,6 +123,7 @@ impl Host {
             draining: Cell::new(false),
             drained: RefCell::default(),
             loading: RefCell::new(Some(Vec::new())),
+            unused: RefCell::default(),
             runtime_api: provided::Api::default(),
         });
         let deadlines = Rc::clone(&host);
@@ -183,7 +187,12 @@ impl Host {
                     worker.process.kill();
                 }
             }
-            Action::Forget { version } => self.catalog.borrow_mut().forget(version),
+            Action::Forget { version } => {
+                let mut catalog = self.catalog.borrow_mut();
+                let code = catalog.version(version).code.clone();
+                catalog.forget(version);
+                self.unused.borrow_mut().push(code);
+            }
         }
     }
 

@@ -91,6 +91,7 @@ fn watched(changes: &Changes, folders: Option<&Path>) -> Vec<String> {
 /// Brings the host up to what the disk says; false if that could not be read.
 async fn look(host: &Rc<Host>, store: &Store, folders: Option<&Path>, changes: &Changes) -> bool {
     let _change = host.changes.lock().await;
+    host.discard_unused(store.data()).await;
     let data = store.data().display().to_string();
     let root = folders.map_or_else(|| "-".to_owned(), |root| root.display().to_string());
     let mut arguments = vec!["scan", &data, &root];

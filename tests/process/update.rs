@@ -12,6 +12,7 @@ crate::both_reapers![
     a_push_replaces_and_survives_a_restart,
     sighup_reads_settings_and_functions_again,
     pushes_at_one_time_do_not_mix,
+    old_code_does_not_pile_up,
     a_monstrous_configuration_is_refused_and_holds_up_nobody,
 ];
 
@@ -169,6 +170,20 @@ fn pushes_at_one_time_do_not_mix(reaper: &[&str]) {
             assert_eq!(server.ok(name, "{}"), format!("{name} {round}"));
         }
     }
+    server.stop();
+}
+
+fn old_code_does_not_pile_up(reaper: &[&str]) {
+    let site = Site::new();
+    let server = site.serve(reaper);
+    for n in 0..6 {
+        site.script("demo", "exec", &format!("#!/bin/sh\necho {n}\n"), "");
+        eventually("the new code is in force", || {
+            (server.invoke("demo", "{}").text().trim() == n.to_string()).then_some(())
+        });
+    }
+    let code = fs::read_dir(site.path().join("data/code")).unwrap().count();
+    assert!(code <= 2, "{code}: what runs, and what ran last");
     server.stop();
 }
 
