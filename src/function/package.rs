@@ -62,8 +62,15 @@ pub fn unpack(zip: &Path, to: &Path, bytes_max: u64) -> Result<String, Trouble> 
         }
     }
     // Links come last: nothing is ever written through one.
-    for (link, target) in links {
-        symlink(&link, &target).map_err(|error| Trouble::Io(target, error))?;
+    for (link, target) in &links {
+        symlink(link, target).map_err(|error| Trouble::Io(target.clone(), error))?;
+    }
+    // One alone stays inside; through another one it might not.
+    let inside = fs::canonicalize(to).map_err(|error| Trouble::Io(to.to_owned(), error))?;
+    for (link, target) in &links {
+        if fs::canonicalize(target).is_ok_and(|real| !real.starts_with(&inside)) {
+            return Err(bad(format_args!("link {} leads out", link.display())));
+        }
     }
     Ok(sum.digest())
 }
@@ -92,8 +99,8 @@ fn make_directories(sum: &mut Sum, to: &Path, path: &Path) -> Result<(), Trouble
             Ok(metadata) if metadata.is_dir() => {}
             Ok(_) => return Err(bad(format_args!("{} is not a directory", so_far.display()))),
             Err(_) => {
+                sum.directory(&so_far)?;
                 fs::create_dir(&directory).map_err(|error| Trouble::Io(directory, error))?;
-                sum.directory(&so_far);
             }
         }
     }
@@ -208,6 +215,12 @@ mod tests {
             &[("link", 0o120_777, b"../outside")],
             &[("a", 0o644, b"x"), ("./a", 0o644, b"y")],
             &[("a", 0o644, b"x"), ("a/b", 0o644, b"y")],
+            // Each of the two stays inside, by what it says.
+            &[
+                ("a/b/c/f", 0o644, b"x"),
+                ("a/b/c/s", 0o120_777, b"../../.."),
+                ("a/b/t", 0o120_777, b"c/s/.."),
+            ],
         ] {
             let (to, result) = unpacked(entries);
             assert!(result.is_err(), "{:?}", entries[0].0);

@@ -182,7 +182,7 @@ pub fn copy(root: &Path, to: &Path) -> Result<String, Trouble> {
         let target = to.join(relative);
         match node {
             Node::Directory => {
-                sum.directory(relative);
+                sum.directory(relative)?;
                 fs::create_dir(&target).map_err(at(&target))
             }
             Node::Link(link) => {
@@ -202,6 +202,7 @@ pub fn copy(root: &Path, to: &Path) -> Result<String, Trouble> {
 /// The digest of a tree under construction, and its size so far.
 pub struct Sum {
     hash: Sha256,
+    directories: usize,
     bytes: u64,
     bytes_max: u64,
 }
@@ -209,7 +210,7 @@ pub struct Sum {
 impl Sum {
     /// Nothing yet, and at most so many bytes of content.
     pub fn new(bytes_max: u64) -> Sum {
-        Sum { hash: Sha256::new(), bytes: 0, bytes_max }
+        Sum { hash: Sha256::new(), directories: 0, bytes: 0, bytes_max }
     }
 
     fn entry(&mut self, kind: u8, path: &Path) {
@@ -220,8 +221,10 @@ impl Sum {
     }
 
     /// Counts a directory.
-    pub fn directory(&mut self, path: &Path) {
+    pub fn directory(&mut self, path: &Path) -> Result<(), Trouble> {
         self.entry(b'd', path);
+        self.directories += 1;
+        if self.directories > CODE_FILES_MAX { Err(Trouble::TooMany) } else { Ok(()) }
     }
 
     /// Counts a link.

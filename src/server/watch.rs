@@ -67,7 +67,9 @@ impl Watch {
     /// Watches a function's folder and every directory in it, also where links lead out of it.
     pub fn add_function(&mut self, name: &str) {
         let mut directories = vec![self.root.join(name)];
-        while let Some(directory) = directories.pop() {
+        while !self.full
+            && let Some(directory) = directories.pop()
+        {
             if let Err(error) = self.add(&directory, Some(name)) {
                 log::debug!("watch {}: {error}", directory.display());
                 continue;
