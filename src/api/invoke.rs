@@ -110,6 +110,7 @@ pub async fn serve(
         version: version.id,
         qualifier: target.qualifier.clone(),
         payload,
+        request: None,
         trace: wishes.trace,
         client_context: wishes.client_context,
         tail: wishes.tail,

@@ -59,6 +59,7 @@ pub async fn serve(
     };
     let no_room = |_| End::Refused(Refused::NoRoom);
     let mut event = Writer::new(host.buffers.take().map_err(no_room)?);
+    let id = host.request_id();
     let request = Request {
         head,
         bytes: &connection.bytes()[..head.length],
@@ -66,7 +67,7 @@ pub async fn serve(
         name,
         account: &host.facts.home.account,
         source: connection.source().map(|ip| ip.to_string()).unwrap_or_default(),
-        id: host.random(),
+        id,
     };
     request.write(&mut event);
     let event = event.finish().map_err(no_room)?;
@@ -79,6 +80,7 @@ pub async fn serve(
         version: find(host, function)?.id,
         qualifier: None,
         payload: Some(Payload::new(event, 0..length)),
+        request: Some(id),
         trace: None,
         client_context: None,
         tail: false,
@@ -95,7 +97,7 @@ struct Request<'a> {
     name: &'a str,
     account: &'a str,
     source: String,
-    id: u128,
+    id: RequestId,
 }
 
 impl Request<'_> {
@@ -191,7 +193,7 @@ impl Request<'_> {
         event.raw(",").pair("path", path).raw(",").pair("protocol", "HTTP/1.1");
         event.raw(",").pair("sourceIp", &self.source);
         event.raw(",").pair("userAgent", agent.as_deref().unwrap_or_default());
-        event.raw("},").pair("requestId", &format!("{:032x}", self.id));
+        event.raw("},").pair("requestId", &self.id.to_string());
         event.raw(",\"routeKey\":\"$default\",\"stage\":\"$default\",");
         event.pair("time", &CivilTime::from_unix_ms(now).to_common_log());
         event.raw(&format!(",\"timeEpoch\":{now}}}"));
@@ -352,7 +354,7 @@ mod tests {
             name: "demo",
             account: "000000000000",
             source: "127.0.0.1".into(),
-            id: 1,
+            id: RequestId([1; 16]),
         };
         let mut writer = Writer::new(Buffers::new(1 << 20).take().expect("room"));
         request.write(&mut writer);

@@ -117,6 +117,8 @@ pub struct Call {
     pub qualifier: Option<Box<str>>,
     /// The event; empty for none.
     pub payload: Option<Payload>,
+    /// Its request id, if the event speaks of it already.
+    pub request: Option<RequestId>,
     /// The caller's trace header.
     pub trace: Option<Box<str>>,
     /// The caller's client context, as JSON.
@@ -221,7 +223,7 @@ impl Invocations {
 
     /// Takes a call in.
     pub fn add(&mut self, call: Call, version: Rc<Version>, now: Instant) -> InvocationId {
-        let request = RequestId::random(&mut self.rng);
+        let request = call.request.unwrap_or_else(|| RequestId::random(&mut self.rng));
         let epoch = u32::try_from(Clock::unix_ms() / 1000).unwrap_or(u32::MAX);
         let index = self.unused.pop().unwrap_or_else(|| {
             self.entries.push(None);

@@ -19,8 +19,9 @@ fn event(conn: &mut Conn, method: &str, path: &str, fields: &[(&str, &str)], bod
     conn.request(method, &format!("/fn/demo{path}"), fields, body);
     let reply = conn.reply();
     assert_eq!((reply.status, reply.field("content-type")), (200, Some("application/json")));
-    assert!(reply.field("x-amzn-requestid").is_some());
-    reply.json()["event"].take()
+    let event = reply.json()["event"].take();
+    assert_eq!(event["requestContext"]["requestId"], reply.field("x-amzn-requestid").unwrap());
+    event
 }
 
 #[test]
