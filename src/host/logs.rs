@@ -43,6 +43,8 @@ pub enum Entry<'a> {
     InitReport {
         /// From spawn to failure.
         duration_us: u64,
+        /// `init`, or `invoke` for the second start inside an invocation.
+        phase: &'a str,
         /// `timeout` or `error`.
         status: &'a str,
         /// Lambda's error type, or empty.
@@ -249,12 +251,12 @@ impl Record<'_> {
             Entry::Report(report) => {
                 writeln!(out, "END RequestId: {request}\nREPORT RequestId: {request}\t{report}")
             }
-            Entry::InitReport { duration_us, status, error_type } => {
+            Entry::InitReport { duration_us, phase, status, error_type } => {
                 let ms = Millis(*duration_us);
                 let tail = ErrorType(error_type);
                 writeln!(
                     out,
-                    "INIT_REPORT Init Duration: {ms} ms\tPhase: init\tStatus: {status}{tail}"
+                    "INIT_REPORT Init Duration: {ms} ms\tPhase: {phase}\tStatus: {status}{tail}"
                 )
             }
             Entry::Platform(text) => writeln!(out, "{text}"),

@@ -176,8 +176,8 @@ impl Host {
 
     fn perform(self: &Rc<Self>, now: Instant, action: Action) {
         match action {
-            Action::Spawn { worker, version, provisioned, invocation } => {
-                self.spawn(now, worker, version, provisioned, invocation);
+            Action::Spawn { worker, version, provisioned, invocation, again } => {
+                self.spawn(now, worker, version, (provisioned, again), invocation);
             }
             Action::Dispatch { worker, invocation } => self.dispatch(now, worker, invocation),
             Action::Settle { invocation, outcome } => self.settle(now, invocation, outcome),

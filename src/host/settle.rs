@@ -78,7 +78,9 @@ impl Host {
 
     fn note_init(&self, worker: &Worker, status: &str, error_type: &str) {
         let duration_us = self.reactor.now().micros_since(worker.spawned);
-        let entry = Entry::InitReport { duration_us, status, error_type };
+        // The second start is a part of its invocation.
+        let phase = if worker.again { "invoke" } else { "init" };
+        let entry = Entry::InitReport { duration_us, phase, status, error_type };
         self.note(&worker.version.name, [0; 16], None, entry);
     }
 

@@ -48,7 +48,7 @@ impl Host {
         now: Instant,
         id: WorkerId,
         version: VersionId,
-        provisioned: bool,
+        (provisioned, again): (bool, bool),
         invocation: Option<InvocationId>,
     ) {
         let version = Rc::clone(self.catalog.borrow().version(version));
@@ -57,7 +57,10 @@ impl Host {
         }
         let started = self.start(now, id, &version, provisioned, invocation);
         let worker = match started {
-            Ok(worker) => Rc::new(worker),
+            Ok(mut worker) => {
+                worker.again = again;
+                Rc::new(worker)
+            }
             Err(refused) => {
                 let cause = note_refusal(&version, &refused);
                 return self.step(Event::Exited { worker: id, cause });

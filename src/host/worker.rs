@@ -24,6 +24,8 @@ pub struct Worker {
     pub version: Rc<Version>,
     /// It is kept on purpose.
     pub provisioned: bool,
+    /// The start before it failed, for the same invocation.
+    pub again: bool,
     /// Its process.
     pub process: Process,
     /// What it writes besides replies.
@@ -70,6 +72,7 @@ impl Worker {
             id,
             version,
             provisioned,
+            again: false,
             process,
             output,
             talk,

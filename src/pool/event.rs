@@ -166,6 +166,8 @@ pub enum Action {
         provisioned: bool,
         /// For one-shot versions: the only invocation this process will ever get.
         invocation: Option<InvocationId>,
+        /// The start before this one failed, for the same invocation.
+        again: bool,
     },
     /// Hand an invocation to an idle worker.
     Dispatch {

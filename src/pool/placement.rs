@@ -282,6 +282,7 @@ impl Pool {
         place.generation = place.generation.wrapping_add(1);
         let settings = self.known(id).settings;
         let mut invocation = None;
+        let again = waiter.is_some_and(|ticket| self.line.get(ticket).failed > 0);
         if settings.one_shot {
             let ticket = waiter.expect("one-shot workers are started for an invocation");
             let waiter = self.line.remove(ticket);
@@ -296,7 +297,7 @@ impl Pool {
                 None => first,
                 Some(waiter) => {
                     waiter.bound = Bound::Start(slot);
-                    if waiter.failed == 0 { first } else { settings.timeout_ms }
+                    if again { settings.timeout_ms } else { first }
                 }
             };
             let until = self.in_time(now.after_ms(limit));
@@ -304,7 +305,7 @@ impl Pool {
             self.note(until, Reason::Init);
         }
         let worker = self.worker(slot);
-        push(actions, Action::Spawn { worker, version: id, provisioned, invocation });
+        push(actions, Action::Spawn { worker, version: id, provisioned, invocation, again });
     }
 
     /// A starting worker's process is gone, or never came to be.

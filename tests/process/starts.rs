@@ -76,6 +76,12 @@ fn a_reported_init_error_reaches_the_caller_as_it_is(reaper: &[&str]) {
     assert_eq!(starts(&file), 2);
     let log = server.hob(&["logs", "demo"]).out;
     let id = reply.field("x-amzn-requestid").unwrap();
+    let phases: Vec<bool> = log
+        .lines()
+        .filter(|line| line.starts_with("INIT_REPORT Init Duration: "))
+        .map(|line| line.contains("\tPhase: invoke\tStatus: error\tError Type: "))
+        .collect();
+    assert_eq!(phases, [false, true], "{log}");
     let line = |text: &str| log.lines().find(|line| line.starts_with(text)).map(str::to_owned);
     assert!(line(&format!("START RequestId: {id} Version: $LATEST")).is_some(), "{log}");
     let report = line(&format!("REPORT RequestId: {id}\t")).unwrap_or_default();
