@@ -12,7 +12,8 @@ use crate::limits::{LINE_MAX, OUTPUT_READ, PIPE_BYTES};
 /// One end of a worker's output, and the line that has not ended yet.
 pub struct Output {
     pipe: Io<PipeReader>,
-    line: RefCell<Line>,
+    /// On the heap: most workers end their lines, and workers are many.
+    line: RefCell<Option<Box<Line>>>,
 }
 
 /// The present line.
@@ -59,12 +60,15 @@ impl Output {
             chunk.reserve(OUTPUT_READ);
             match self.pipe.try_read_into(&mut chunk) {
                 Ok(Some(0)) => {
-                    self.line.borrow_mut().end(&mut take);
+                    self.end(&mut take);
                     return Drained::Ended;
                 }
                 Ok(Some(n)) => {
                     read += n;
-                    self.line.borrow_mut().feed(&chunk, &mut take);
+                    let mut line = self.line.take().map_or_else(Line::default, |line| *line);
+                    line.feed(&chunk, &mut take);
+                    let rest = !line.start.is_empty();
+                    *self.line.borrow_mut() = rest.then(|| Box::new(line));
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -81,7 +85,13 @@ impl Output {
         self.pipe.look_again();
         // A pipe holds no more than this; a process that escaped may keep it open for ever.
         if self.drain(PIPE_BYTES, &mut take) == Drained::Empty {
-            self.line.borrow_mut().end(&mut take);
+            self.end(&mut take);
+        }
+    }
+
+    fn end(&self, take: &mut impl FnMut(&[u8])) {
+        if let Some(mut line) = self.line.take() {
+            line.end(take);
         }
     }
 }

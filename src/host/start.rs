@@ -13,7 +13,7 @@ use crate::function::config::Runtime;
 use crate::io::clock::CivilTime;
 use crate::io::{Clock, Io};
 use crate::pool::{Cause, Event, Instant, InvocationId, VersionId, WorkerId};
-use crate::runtime::{exec, native, provided};
+use crate::runtime::{exec, native};
 
 /// Why a worker was not started.
 enum Refused {
@@ -99,7 +99,7 @@ impl Host {
                 let (talk, ends) = exec::Talk::open(&self.reactor)?;
                 let stdio = [ends.stdin.as_fd(), ends.stdout.as_fd(), log_end.as_fd()];
                 let seat = Seat { environment: &environment, stdio };
-                (self.processes.spawn(&version.launch, &seat)?, Talk::Exec(talk))
+                (self.processes.spawn(&version.launch, &seat)?, Talk::Exec(Box::new(talk)))
             }
             Runtime::Native => {
                 let (talk, end) = native::Talk::open(&self.reactor)?;
@@ -114,7 +114,7 @@ impl Host {
                 let stdio = [null.as_fd(), log_end.as_fd(), log_end.as_fd()];
                 let seat = Seat { environment: &environment, stdio };
                 let process = self.processes.spawn(&version.launch, &seat)?;
-                (process, Talk::Provided(provided::Seat::default()))
+                (process, Talk::Provided(Box::default()))
             }
         };
         Ok(Worker::new(id, Rc::clone(version), provisioned, process, (output, talk), now))

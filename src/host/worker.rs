@@ -51,11 +51,11 @@ pub struct Worker {
 /// How a worker is spoken to.
 pub enum Talk {
     /// Event on stdin, reply on stdout.
-    Exec(exec::Talk),
+    Exec(Box<exec::Talk>),
     /// The wire.
     Native(native::Talk),
     /// The Lambda Runtime API.
-    Provided(provided::Seat),
+    Provided(Box<provided::Seat>),
 }
 
 impl Worker {
