@@ -119,20 +119,12 @@ fn function(api: &Api, name: &str) -> Result<Value, ApiError> {
 }
 
 async fn remove(api: &Rc<Api>, name: &str) -> Result<Value, ApiError> {
-    let pushed = {
-        let catalog = api.host.catalog.borrow();
-        let function = catalog.function(name);
-        let function =
-            function.ok_or_else(|| ApiError::not_found(format!("Function not found: {name}")))?;
-        function.source.clone()
-    };
-    if let Source::Folder(path) = pushed {
-        return Err(ApiError::conflict(format!(
-            "function {name} is the folder {}: remove the folder",
-            path.display()
-        )));
-    }
+    // What is true of the function stays true only as long as nobody else changes functions.
     let _change = api.host.changes.lock().await;
+    if api.host.catalog.borrow().function(name).is_none() {
+        return Err(ApiError::not_found(format!("Function not found: {name}")));
+    }
+    no_folder(api, name, "remove the folder")?;
     api.host
         .helper(&["forget", &data(api), name])
         .await
@@ -202,18 +194,7 @@ async fn push(
         ))
         .into());
     }
-    let folder = {
-        let catalog = api.host.catalog.borrow();
-        catalog.function(name).and_then(|function| match &function.source {
-            Source::Folder(path) => Some(path.clone()),
-            Source::Pushed => None,
-        })
-    };
-    if let Some(path) = folder {
-        let path = path.display();
-        let message = format!("function {name} is the folder {path}: change it there");
-        return Err(ApiError::conflict(message).into());
-    }
+    no_folder(api, name, CHANGE_IT)?;
     // What is received while the server still cleans its store would be cleaned away.
     drop(api.host.changes.lock().await);
     let zip = api.store.incoming(api.host.random());
@@ -228,10 +209,29 @@ async fn push(
     Ok(json!({ "pushed": name, "ms": ms }))
 }
 
+/// What to do instead of a push.
+const CHANGE_IT: &str = "change it there";
+
+/// A function that is a folder is neither pushed nor removed.
+fn no_folder(api: &Api, name: &str, instead: &str) -> Result<(), ApiError> {
+    match api.host.catalog.borrow().function(name).map(|function| &function.source) {
+        Some(Source::Folder(path)) => Err(ApiError::conflict(format!(
+            "function {name} is the folder {}: {instead}",
+            path.display()
+        ))),
+        Some(Source::Pushed) | None => Ok(()),
+    }
+}
+
 /// Unpacks a zip, looks at it, and only then makes it the function's code.
 async fn install(api: &Rc<Api>, name: &str, zip: &std::path::Path) -> Result<(), ApiError> {
     let (host, store) = (&api.host, &api.store);
     let _change = host.changes.lock().await;
+    // A folder of this name may have come while the zip did.
+    if let Err(error) = no_folder(api, name, CHANGE_IT) {
+        let _ = std::fs::remove_file(zip);
+        return Err(error);
+    }
     host.discard_unused(store.data()).await;
     let zip = zip.display().to_string();
     let unpacked = host.helper(&["unpack", &data(api), &zip]).await;

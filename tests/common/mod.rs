@@ -106,6 +106,13 @@ impl Site {
 
     /// Starts a server on these functions.
     pub fn serve(&self, arguments: &[&str]) -> Server {
+        let server = self.serve_loading(arguments);
+        server.loaded();
+        server
+    }
+
+    /// Starts a server and waits only until it can be reached.
+    pub fn serve_loading(&self, arguments: &[&str]) -> Server {
         Server::start(self.path(), arguments)
     }
 }
@@ -149,18 +156,23 @@ impl Server {
         let child = serve_command(root, arguments).stderr(log).spawn().unwrap();
         let root = root.to_owned();
         let mut server = Server { child, root, address: String::new(), checked: false };
-        eventually("the server is ready", || {
+        eventually("the server listens", || {
             if let Some(status) = server.child.try_wait().unwrap() {
                 panic!("the server ended with {status}:\n{}", server.log());
             }
-            UnixStream::connect(server.socket()).ok()?;
-            let info = server.get("/hob/server");
-            (info["loading"] == false).then(|| {
-                let url = info["url"].as_str().unwrap();
-                server.address = url.strip_prefix("http://").unwrap().to_owned();
-            })
+            UnixStream::connect(server.socket()).ok()
         });
+        let info = server.get("/hob/server");
+        let url = info["url"].as_str().unwrap();
+        server.address = url.strip_prefix("http://").unwrap().to_owned();
         server
+    }
+
+    /// Waits until it has read its functions.
+    pub fn loaded(&self) {
+        eventually("the server is ready", || {
+            (self.get("/hob/server")["loading"] == false).then_some(())
+        });
     }
 
     pub fn pid(&self) -> i32 {

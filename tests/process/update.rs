@@ -1,8 +1,10 @@
 //! Functions that change while they are used.
 
 use std::fs;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::common::http::Conn;
 use crate::common::{Site, eventually, executable};
 
 crate::both_reapers![
@@ -12,6 +14,8 @@ crate::both_reapers![
     a_push_replaces_and_survives_a_restart,
     sighup_reads_settings_and_functions_again,
     pushes_at_one_time_do_not_mix,
+    a_folder_that_comes_during_a_push_counts,
+    a_push_while_the_store_is_cleaned_is_not_cleaned_away,
     old_code_does_not_pile_up,
     a_monstrous_configuration_is_refused_and_holds_up_nobody,
 ];
@@ -170,6 +174,73 @@ fn pushes_at_one_time_do_not_mix(reaper: &[&str]) {
             assert_eq!(server.ok(name, "{}"), format!("{name} {round}"));
         }
     }
+    server.stop();
+}
+
+/// A zip of a function that replies `reply`.
+fn zipped(site: &Site, reply: &str) -> Vec<u8> {
+    use zip::write::SimpleFileOptions;
+    let mut zip = zip::ZipWriter::new(fs::File::create(site.path().join("zip")).unwrap());
+    let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, mode, text) in [
+        ("function.toml", 0o644, "runtime = \"exec\"\nhandler = \"run\"\n".to_owned()),
+        ("run", 0o755, format!("#!/bin/sh\necho '{reply}'\n")),
+    ] {
+        zip.start_file(name, stored.unix_permissions(mode)).unwrap();
+        zip.write_all(text.as_bytes()).unwrap();
+    }
+    zip.finish().unwrap();
+    fs::read(site.path().join("zip")).unwrap()
+}
+
+fn a_folder_that_comes_during_a_push_counts(reaper: &[&str]) {
+    let site = Site::new();
+    let server = site.serve(reaper);
+    let zip = zipped(&site, "7");
+    let mut push = server.connect();
+    let length = zip.len();
+    push.send(format!(
+        "PUT /hob/functions/demo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    ));
+    push.send(&zip[..100]);
+    push.taken();
+    version(&site, "demo", 1);
+    eventually("the folder is there", || (server.invoke("demo", "{}").status == 200).then_some(()));
+    push.send(&zip[100..]);
+    let reply = push.reply();
+    assert_eq!(reply.status, 409, "{}", reply.text());
+    assert_eq!(server.ok("demo", "{}")[0], 1);
+    let empty =
+        |part: &str| fs::read_dir(site.path().join("data").join(part)).unwrap().count() == 0;
+    assert!(empty("functions") && empty("incoming"), "nothing is left of the push");
+    server.stop();
+}
+
+fn a_push_while_the_store_is_cleaned_is_not_cleaned_away(reaper: &[&str]) {
+    let site = Site::new();
+    let zip = zipped(&site, "7");
+    // Cleaning reads this note, and waits for its writer.
+    let note = site.path().join("data/folders/slow");
+    fs::create_dir_all(note.parent().unwrap()).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &note, 0o600.into()).unwrap();
+    let server = site.serve_loading(reaper);
+    std::thread::scope(|scope| {
+        let push = scope.spawn(|| {
+            let mut push = Conn::unix(&site.path().join("hob.sock"));
+            push.request("PUT", "/hob/functions/demo", &[], &zip);
+            push.reply()
+        });
+        eventually("the server hears who pushes", || {
+            let socket = site.path().join("hob.sock");
+            (Conn::unix(&socket).get("/hob/server").status == 200).then_some(())
+        });
+        assert!(!push.is_finished());
+        fs::write(&note, "").unwrap();
+        let reply = push.join().unwrap();
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    });
+    server.loaded();
+    assert_eq!(server.ok("demo", "{}"), 7);
     server.stop();
 }
 
