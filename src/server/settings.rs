@@ -216,7 +216,19 @@ impl Settings {
             let key = KEYS.iter().find(|key| key.name == *name).expect("flags come from KEYS");
             settings.set_text(key, &format!("--{}", key.flag), text)?;
         }
+        settings.make_absolute()?;
         Ok(settings)
+    }
+
+    /// Helpers and workers run in other directories than the server: a path, from wherever it
+    /// comes, is one from the root.
+    fn make_absolute(&mut self) -> Result<(), Error> {
+        let own = [&mut self.socket, &mut self.data];
+        for path in own.into_iter().chain(&mut self.functions) {
+            *path = std::path::absolute(&*path)
+                .map_err(|error| Error::doing("find", path.display(), error))?;
+        }
+        Ok(())
     }
 
     fn read_file(&mut self, section: &Section<'_>) {
@@ -267,9 +279,9 @@ impl Settings {
     fn set(&mut self, name: &str, value: Value) {
         match (name, value) {
             ("listen", Value::Text(text)) => self.listen = text,
-            ("socket", Value::Text(text)) => self.socket = absolute(text),
-            ("data", Value::Text(text)) => self.data = absolute(text),
-            ("functions", Value::Text(text)) => self.functions = Some(absolute(text)),
+            ("socket", Value::Text(text)) => self.socket = text.into(),
+            ("data", Value::Text(text)) => self.data = text.into(),
+            ("functions", Value::Text(text)) => self.functions = Some(text.into()),
             ("board", Value::Text(text)) if text == "auto" => {}
             ("board", Value::Text(_)) => self.not_in_force.push("board"),
             ("slots", Value::Number(n)) => self.slots = u16::try_from(n).unwrap_or(u16::MAX),
@@ -297,11 +309,6 @@ impl Settings {
             (name, value) => unreachable!("{name} = {value:?} passed its check"),
         }
     }
-}
-
-/// Helpers run in another directory than the server.
-fn absolute(path: String) -> PathBuf {
-    std::path::absolute(&path).unwrap_or_else(|_| path.into())
 }
 
 impl Default for Settings {
@@ -420,6 +427,16 @@ group = "hob"
         assert_eq!(settings.auth, Auth::Token(Some(Auth::digest("t"))));
         assert_eq!(settings.not_in_force, ["auth.keys", "mqtt"]);
         assert_eq!(settings.reaper, Some(Reaper::Sigchld));
+    }
+
+    #[test]
+    fn every_path_is_one_from_the_root() {
+        let settings = read("socket = \"s\"\ndata = \"./d\"", &[("functions", "f")]);
+        let settings = settings.expect("valid");
+        let here = std::env::current_dir().expect("a directory");
+        assert_eq!(settings.socket, here.join("s"));
+        assert_eq!(settings.data, here.join("d"));
+        assert_eq!(settings.functions, Some(here.join("f")));
     }
 
     #[test]
