@@ -16,13 +16,14 @@ use crate::runtime::launch::prepare;
 /// The text of a `function.toml`, if it is not absurdly long: it is read where all invocations are
 /// served.
 fn read_config(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > CONFIG_BYTES_MAX {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
         let message = format!("longer than {CONFIG_BYTES_MAX} bytes");
         return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message));
     }
-    Ok(text)
+    String::from_utf8(bytes)
+        .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
 }
 
 impl Host {
@@ -148,5 +149,26 @@ impl Host {
         });
         let until = self.reactor.now().after_ms(LOAD_WAIT_MS);
         self.reactor.by(until, read).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_too_long_wherever_it_is_cut() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let most = usize::try_from(CONFIG_BYTES_MAX).expect("small");
+        for (text, complaint) in [
+            ("x".repeat(most).into_bytes(), None),
+            ("x".repeat(most + 1).into_bytes(), Some("longer than 65536 bytes")),
+            ("ä".repeat(most).into_bytes(), Some("longer than 65536 bytes")),
+            (vec![b'x', 0xff], Some("invalid utf-8 sequence of 1 bytes from index 1")),
+        ] {
+            std::fs::write(file.path(), text).expect("written");
+            let error = read_config(file.path()).err().map(|error| error.to_string());
+            assert_eq!(error.as_deref(), complaint);
+        }
     }
 }
