@@ -239,3 +239,32 @@ impl Catalog {
         self.versions[usize::from(id.0)] = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_that_found_no_number_free_gets_one_of_its_own_later() {
+        let mut catalog = Catalog::default();
+        let put = |catalog: &mut Catalog, name: &str| {
+            let id = catalog.function_id(name).unwrap_or(NO_FUNCTION);
+            let state = Err(vec!["refused".to_owned()]);
+            catalog.put(Function { name: name.into(), id, source: Source::Pushed, state });
+            id
+        };
+        let first = put(&mut catalog, "first");
+        for n in 1..FUNCTIONS_MAX {
+            put(&mut catalog, &format!("f{n}"));
+        }
+        assert_eq!(put(&mut catalog, "late"), NO_FUNCTION);
+        assert_eq!(put(&mut catalog, "later"), NO_FUNCTION);
+        assert_eq!(catalog.function_id("late"), Err(Full), "still");
+        assert_eq!(catalog.function_id("first"), Ok(first));
+        let free = catalog.remove("f7").expect("there").id;
+        assert_eq!(put(&mut catalog, "late"), free);
+        assert_eq!(put(&mut catalog, "later"), NO_FUNCTION);
+        let same = catalog.functions().iter().filter(|function| function.id == free).count();
+        assert_eq!(same, 1, "nobody shares it");
+    }
+}
