@@ -187,8 +187,10 @@ pub const WATCHES_MAX: usize = 1024;
 pub const CHANGE_QUIET_MS: u32 = 200;
 /// ... unless it has been changing for this long.
 pub const CHANGE_AT_MOST_MS: u32 = 2_000;
-/// Time before the disk is read again after that failed.
+/// Time before the disk is read again after that failed, doubled each time from here ...
 pub const LOOK_AGAIN_MS: u32 = 1_000;
+/// ... up to here: a directory that is not mounted yet costs four helpers a minute.
+pub const LOOK_AGAIN_MS_MAX: u32 = 15_000;
 /// How long running invocations get when the server stops.
 pub const DRAIN_LIMIT_S_DEFAULT: u32 = 60;
 /// Descriptors of one slot: socket, three pipes, pidfd, and the Runtime API's connections.

@@ -10,7 +10,9 @@ use super::watch::{Changes, Watch};
 use crate::function::store::{Found, Store};
 use crate::host::Host;
 use crate::host::catalog::Source;
-use crate::limits::{CHANGE_AT_MOST_MS, CHANGE_QUIET_MS, LOOK_AGAIN_MS};
+use crate::limits::{
+    CHANGE_AT_MOST_MS, CHANGE_QUIET_MS, HELPER_REPLY_MAX, LOOK_AGAIN_MS, LOOK_AGAIN_MS_MAX,
+};
 
 /// Asks the loader to look at everything again.
 #[derive(Default)]
@@ -42,32 +44,43 @@ impl Reload {
 
 /// Loads functions, for ever.
 pub async fn run(host: Rc<Host>, store: Rc<Store>, folders: Option<PathBuf>, reload: Rc<Reload>) {
-    let mut watch = folders.as_deref().and_then(|root| match Watch::new(&host.reactor, root) {
-        Ok(watch) => Some(watch),
-        Err(error) => {
-            log::warn!("watch {}: {error}; send SIGHUP after changes", root.display());
-            None
-        }
-    });
+    let mut watch = None;
+    let mut unwatched = String::new();
+    let mut unread = String::new();
+    let mut again_ms = LOOK_AGAIN_MS;
     let mut changes = Changes { all: true, names: Vec::new() };
     loop {
+        if watch.is_none() {
+            // A directory that is not there yet may be at the next look.
+            watch = start_watch(&host, folders.as_deref(), &mut unwatched);
+        }
         if let Some(watch) = &mut watch {
             // Before the look, so that what changes during it is seen.
             for name in watched(&changes, folders.as_deref()) {
                 watch.add_function(&name);
             }
         }
-        let seen = look(&host, &store, folders.as_deref(), &changes).await;
+        let looked = look(&host, &store, folders.as_deref(), &changes).await;
         host.loaded();
-        if !seen {
-            // For want of memory or processes, most likely: what changed is still to be read.
-            host.reactor.sleep_ms(LOOK_AGAIN_MS).await;
-            continue;
-        }
         let told = async {
             reload.asked().await;
             Changes { all: true, names: Vec::new() }
         };
+        if let Err(error) = looked {
+            // What changed is still to be read; what changes meanwhile, the watch keeps.
+            if error != unread {
+                log::error!("read functions: {error}");
+                unread = error;
+            }
+            let until = host.reactor.now().after_ms(again_ms);
+            again_ms = again_ms.saturating_mul(2).min(LOOK_AGAIN_MS_MAX);
+            if let Some(all) = host.reactor.by(until, told).await {
+                changes = all;
+            }
+            continue;
+        }
+        unread.clear();
+        again_ms = LOOK_AGAIN_MS;
         let seen = async {
             match &mut watch {
                 Some(watch) => watch.changed(CHANGE_QUIET_MS, CHANGE_AT_MOST_MS).await,
@@ -75,6 +88,22 @@ pub async fn run(host: Rc<Host>, store: Rc<Store>, folders: Option<PathBuf>, rel
             }
         };
         changes = smol::future::or(told, seen).await;
+    }
+}
+
+/// Begins to watch the folders; complains if that fails in another way than before.
+fn start_watch(host: &Host, folders: Option<&Path>, before: &mut String) -> Option<Watch> {
+    let root = folders?;
+    match Watch::new(&host.reactor, root) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            let error = error.to_string();
+            if error != *before {
+                log::warn!("watch {}: {error}; send SIGHUP after changes", root.display());
+                *before = error;
+            }
+            None
+        }
     }
 }
 
@@ -88,8 +117,13 @@ fn watched(changes: &Changes, folders: Option<&Path>) -> Vec<String> {
         .collect()
 }
 
-/// Brings the host up to what the disk says; false if that could not be read.
-async fn look(host: &Rc<Host>, store: &Store, folders: Option<&Path>, changes: &Changes) -> bool {
+/// Brings the host up to what the disk says; the error is why that could not be read.
+async fn look(
+    host: &Rc<Host>,
+    store: &Store,
+    folders: Option<&Path>,
+    changes: &Changes,
+) -> Result<(), String> {
     let _change = host.changes.lock().await;
     host.discard_unused(store.data()).await;
     let data = store.data().display().to_string();
@@ -98,15 +132,14 @@ async fn look(host: &Rc<Host>, store: &Store, folders: Option<&Path>, changes: &
     if !changes.all {
         arguments.extend(changes.names.iter().map(String::as_str));
     }
-    let found = match host.helper(&arguments).await {
-        Ok(text) => text.lines().filter_map(parse).collect::<Vec<Found>>(),
-        Err(error) => {
-            log::error!("read functions: {error}");
-            return false;
-        }
-    };
+    let (found, is_whole) = read(&host.helper(&arguments).await?);
     for found in &found {
         apply(host, store, folders, found, &found_folder(folders, &found.name));
+    }
+    if !is_whole {
+        let last = found.last().map_or("the first", |found| &found.name);
+        log::warn!("read functions: too many; what comes after {last} stays as it was");
+        return Ok(());
     }
     let gone: Vec<Rc<str>> = {
         let catalog = host.catalog.borrow();
@@ -122,7 +155,7 @@ async fn look(host: &Rc<Host>, store: &Store, folders: Option<&Path>, changes: &
         log::info!("function {name}: its folder is gone");
         host.remove(&name);
     }
-    true
+    Ok(())
 }
 
 fn found_folder(folders: Option<&Path>, name: &str) -> PathBuf {
@@ -156,6 +189,14 @@ fn apply(host: &Rc<Host>, store: &Store, folders: Option<&Path>, found: &Found, 
         Err(why) => host.refused(name, source, why.clone()),
     };
     host.install(function);
+}
+
+/// Reads what `helper scan` printed; and whether that is all that it had to say.
+fn read(text: &str) -> (Vec<Found>, bool) {
+    let is_whole = text.len() < HELPER_REPLY_MAX;
+    // A line that was cut off says something else than it did.
+    let end = if is_whole { text.len() } else { text.rfind('\n').unwrap_or(0) };
+    (text[..end].lines().filter_map(parse).collect(), is_whole)
 }
 
 /// Reads a line of `helper scan`; the counterpart is [`print()`].
@@ -194,5 +235,18 @@ mod tests {
             assert_eq!(read, expected);
         }
         assert_eq!(parse("nonsense"), None);
+    }
+
+    #[test]
+    fn a_scan_that_was_cut_off_ends_with_its_last_whole_line() {
+        let line = |n: usize| format!("folder\tf{n:05}\tok\t{}\n", "d".repeat(64));
+        let whole: String = (0..10).map(line).collect();
+        assert_eq!((read(&whole).0.len(), read(&whole).1), (10, true));
+        let mut cut: String = (0..HELPER_REPLY_MAX).map(line).take(4_000).collect();
+        cut.truncate(HELPER_REPLY_MAX);
+        let (found, is_whole) = read(&cut);
+        assert!(!is_whole && !cut.ends_with('\n'));
+        assert_eq!(found.len(), cut.lines().count() - 1);
+        assert!(found.iter().all(|found| found.code == Ok("d".repeat(64))));
     }
 }

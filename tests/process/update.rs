@@ -17,6 +17,8 @@ crate::both_reapers![
     a_folder_that_comes_during_a_push_counts,
     a_push_while_the_store_is_cleaned_is_not_cleaned_away,
     old_code_does_not_pile_up,
+    folders_that_cannot_be_read_yet_are_read_later,
+    functions_beyond_what_a_look_can_tell_stay,
     a_monstrous_configuration_is_refused_and_holds_up_nobody,
 ];
 
@@ -241,6 +243,35 @@ fn a_push_while_the_store_is_cleaned_is_not_cleaned_away(reaper: &[&str]) {
     });
     server.loaded();
     assert_eq!(server.ok("demo", "{}"), 7);
+    server.stop();
+}
+
+fn folders_that_cannot_be_read_yet_are_read_later(reaper: &[&str]) {
+    let site = Site::new();
+    fs::remove_dir(site.functions()).unwrap();
+    let server = site.serve(reaper);
+    assert_eq!(server.invoke("demo", "{}").status, 404);
+    version(&site, "demo", 1);
+    eventually("it is there", || (server.invoke("demo", "{}").status == 200).then_some(()));
+    version(&site, "demo", 2);
+    eventually("changes are seen", || (server.ok("demo", "{}")[0] == 2).then_some(()));
+    let log = server.complained();
+    assert_eq!(log.matches("error read functions: ").count(), 1, "{log}");
+}
+
+fn functions_beyond_what_a_look_can_tell_stay(reaper: &[&str]) {
+    let site = Site::new();
+    version(&site, "zz", 1);
+    let server = site.serve(reaper);
+    for n in 0..700 {
+        // No names of functions, at length: a look says so of each of them, 400 KiB in all.
+        site.function(&format!("a{n:03}.{}", "x".repeat(230)), "");
+    }
+    server.signal(rustix::process::Signal::HUP);
+    eventually("the look is cut off", || {
+        server.log().contains("read functions: too many; what comes after a").then_some(())
+    });
+    assert_eq!(server.ok("zz", "{}")[0], 1);
     server.stop();
 }
 
