@@ -232,13 +232,18 @@ async fn install(api: &Rc<Api>, name: &str, zip: &std::path::Path) -> Result<(),
         let _ = std::fs::remove_file(zip);
         return Err(error);
     }
+    // Before the zip is unpacked: what that adds has no name yet.
     host.discard_unused(store.data()).await;
-    let zip = zip.display().to_string();
-    let unpacked = host.helper(&["unpack", &data(api), &zip]).await;
+    let unpacked = host.helper(&["unpack", &data(api), &zip.display().to_string()]).await;
+    if unpacked.is_err() {
+        // The helper removes it, if it got that far.
+        let _ = std::fs::remove_file(zip);
+    }
     let digest = unpacked.map_err(ApiError::invalid_parameter)?;
     let digest = digest.trim();
     let function = host.load(name, Source::Pushed, &store.code(digest));
     if let Err(issues) = &function.state {
+        host.has_unused();
         return Err(ApiError::invalid_parameter(issues.join("; ")));
     }
     let committed = host.helper(&["commit", &data(api), name, digest]).await;

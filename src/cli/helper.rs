@@ -31,8 +31,8 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
             store(data).commit(name, digest).map_err(|error| fail(&error))?;
         }
         ["forget", data, name] => store(data).forget(name).map_err(|error| fail(&error))?,
-        ["discard", data, digest] => {
-            store(data).discard(digest).map_err(|error| fail(&error))?;
+        ["discard", data, running @ ..] => {
+            store(data).discard(running).map_err(|error| fail(&error))?;
         }
         ["clean", data] => store(data).clean().map_err(|error| fail(&error))?,
         _ => return Err(Error::usage("helper: for the server's own use")),

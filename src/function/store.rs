@@ -4,7 +4,7 @@
 //! ```text
 //! DATA/lock                 held by the server that uses this directory
 //! DATA/code/DIGEST/         one function's files
-//! DATA/code/.new-PID-N/     being written; removed at the next start
+//! DATA/code/.new-PID-N/     being written; what is left of it goes with unused code
 //! DATA/folders/NAME         what a folder looked like, and its digest: unchanged folders are not read
 //! DATA/functions/NAME       the digest of a pushed function
 //! DATA/incoming/            zips on their way in
@@ -13,8 +13,10 @@
 //! Whatever takes long (hashing, copying, unpacking, waiting for the disk) is done by short-lived
 //! helper processes, hob itself under a hidden verb, so the server neither waits nor grows.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::tree::{self, Trouble};
@@ -99,6 +101,7 @@ impl Store {
                 found.push(Found { name, pushed: false, code });
             }
         }
+        self.forget_folders(&found, names)?;
         if names.is_empty() {
             found.extend(self.pushed()?);
         }
@@ -201,36 +204,60 @@ impl Store {
         let mut named = Vec::new();
         for part in ["functions", "folders"] {
             for entry in fs::read_dir(self.data.join(part))? {
-                let text = fs::read_to_string(entry?.path())?;
+                let entry = entry?;
+                if is_unfinished(&entry.file_name()) {
+                    fs::remove_file(entry.path())?;
+                    continue;
+                }
+                let text = fs::read_to_string(entry.path())?;
                 named.extend(text.split_whitespace().next_back().map(str::to_owned));
             }
         }
         Ok(named)
     }
 
-    /// Removes one function's code that nothing runs, unless another one has it.
-    pub fn discard(&self, digest: &str) -> io::Result<()> {
-        if self.named()?.iter().any(|named| named == digest) {
-            return Ok(());
-        }
-        tree::remove(&self.code(digest))
-    }
-
-    /// Removes code that nothing names, and what a cut-off helper left. Only while no function
-    /// runs.
-    pub fn clean(&self) -> io::Result<()> {
+    /// Removes code that no function has and that is not among what is `running`, and what a
+    /// cut-off helper left. Only while no other helper writes.
+    pub fn discard(&self, running: &[&str]) -> io::Result<()> {
         let named = self.named()?;
         for entry in fs::read_dir(self.data.join("code"))? {
             let entry = entry?;
-            if !named.iter().any(|digest| **digest == *entry.file_name()) {
+            let is = |digest: &str| *digest == *entry.file_name();
+            if !named.iter().any(|digest| is(digest)) && !running.iter().any(|digest| is(digest)) {
                 tree::remove(&entry.path())?;
             }
         }
+        Ok(())
+    }
+
+    /// Removes what nothing names, zips that came halfway too. Only while no function runs.
+    pub fn clean(&self) -> io::Result<()> {
+        self.discard(&[])?;
         for entry in fs::read_dir(self.data.join("incoming"))? {
             fs::remove_file(entry?.path())?;
         }
         Ok(())
     }
+
+    /// Forgets what folders that are gone looked like, of `names`, or of all.
+    fn forget_folders(&self, found: &[Found], names: &[String]) -> io::Result<()> {
+        let is_found = |name: &OsStr| found.iter().any(|found| *found.name == *name);
+        let is_wanted =
+            |name: &OsStr| names.is_empty() || names.iter().any(|wanted| **wanted == *name);
+        for entry in fs::read_dir(self.data.join("folders"))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if is_wanted(&name) && !is_found(&name) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// True for the name under which [`write_whole`] makes a file: functions have no dot.
+fn is_unfinished(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b".")
 }
 
 /// Replaces a file by one with this content; a power cut leaves the old one or the new one.
@@ -292,12 +319,14 @@ mod tests {
         fs::create_dir_all(data.path().join("code/.new-1/x")).expect("a rest");
         fs::write(store.incoming(1), "zip").expect("a rest");
         store.commit("pushed", &new.clone().expect("good")).expect("committed");
-        store.discard(&new.clone().expect("good")).expect("looked at");
+        let old = old.expect("good");
+        store.discard(&[&old]).expect("looked at");
         assert!(store.code(&new.clone().expect("good")).is_dir(), "two functions have it");
-        store.discard(&old.clone().expect("good")).expect("discarded");
-        assert!(!store.code(&old.clone().expect("good")).exists());
+        assert!(store.code(&old).is_dir(), "something runs it");
+        assert!(store.incoming(1).exists(), "it may be on its way in");
         store.clean().expect("cleaned");
-        assert!(!store.code(&old.expect("good")).exists());
+        assert!(!store.code(&old).exists());
+        assert!(!store.incoming(1).exists());
         assert!(store.code(&new.clone().expect("good")).is_dir());
         assert!(!data.path().join("code/.new-1").exists());
         let pushed = store.scan(None, &[]).expect("scanned");
@@ -305,6 +334,30 @@ mod tests {
         store.forget("pushed").expect("forgotten");
         store.forget("pushed").expect("twice is fine");
         assert!(store.scan(None, &[]).expect("scanned").is_empty());
+    }
+
+    #[test]
+    fn folders_that_are_gone_are_forgotten_with_their_code() {
+        let (data, root) = (tempfile::tempdir().expect("data"), tempfile::tempdir().expect("root"));
+        let store = Store::new(data.path());
+        let _lock = store.open().expect("open");
+        for name in ["one", "two", "three"] {
+            function(root.path(), name, name);
+        }
+        store.scan(Some(root.path()), &[]).expect("scanned");
+        let count = || {
+            store.discard(&[]).expect("discarded");
+            let count = |part: &str| fs::read_dir(data.path().join(part)).expect("there").count();
+            (count("folders"), count("code"))
+        };
+        assert_eq!(count(), (3, 3));
+        fs::remove_dir_all(root.path().join("one")).expect("removed");
+        fs::remove_dir_all(root.path().join("two")).expect("removed");
+        store.scan(Some(root.path()), &["one".to_owned()]).expect("scanned");
+        assert_eq!(count(), (2, 2), "only that one was looked at");
+        fs::write(data.path().join("folders/.three.new"), "cut off").expect("a rest");
+        store.scan(Some(root.path()), &[]).expect("scanned");
+        assert_eq!(count(), (1, 1));
     }
 
     #[test]

@@ -104,18 +104,26 @@ impl Host {
         self.put(function);
     }
 
-    /// Removes the code of versions that are gone, unless another function has the same, or will.
-    /// Only for who holds the changes; called with each, so that one old version is left at most.
+    /// Takes note that there may be code which nothing names or runs any more.
+    pub fn has_unused(&self) {
+        self.unused.set(true);
+    }
+
+    /// Removes code that nothing names or runs, if there may be some. Only for who holds the
+    /// changes; called with each, so that one old version is left at most.
     pub async fn discard_unused(self: &Rc<Self>, data: &Path) {
-        for code in self.unused.take() {
-            let is_used = self.catalog.borrow().versions().any(|version| version.code == code);
-            let Some(digest) = code.file_name().and_then(|name| name.to_str()) else { continue };
-            if !is_used
-                && let Err(error) =
-                    self.helper(&["discard", &data.display().to_string(), digest]).await
-            {
-                log::warn!("remove old code: {error}");
-            }
+        if !self.unused.replace(false) {
+            return;
+        }
+        let data = data.display().to_string();
+        let digest = |code: &Path| Some(code.file_name()?.to_str()?.to_owned());
+        let running: Vec<String> =
+            self.catalog.borrow().versions().filter_map(|version| digest(&version.code)).collect();
+        let running = running.iter().map(String::as_str);
+        let arguments: Vec<&str> = ["discard", &data].into_iter().chain(running).collect();
+        if let Err(error) = self.helper(&arguments).await {
+            log::warn!("remove old code: {error}");
+            self.unused.set(true);
         }
     }
 

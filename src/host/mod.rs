@@ -17,7 +17,6 @@ pub mod worker;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -81,8 +80,8 @@ pub struct Host {
     drained: RefCell<Option<Waker>>,
     /// Functions are still being read for the first time; who waits for that.
     loading: RefCell<Option<Vec<Waker>>>,
-    /// Code of versions that nothing runs any more.
-    unused: RefCell<Vec<PathBuf>>,
+    /// There may be code that nothing runs any more.
+    unused: Cell<bool>,
     /// The server that `provided` workers poll; it starts with the first of them.
     pub(crate) runtime_api: provided::Api,
 }
@@ -123,7 +122,7 @@ impl Host {
             draining: Cell::new(false),
             drained: RefCell::default(),
             loading: RefCell::new(Some(Vec::new())),
-            unused: RefCell::default(),
+            unused: Cell::default(),
             runtime_api: provided::Api::default(),
         });
         let deadlines = Rc::clone(&host);
@@ -188,10 +187,8 @@ impl Host {
                 }
             }
             Action::Forget { version } => {
-                let mut catalog = self.catalog.borrow_mut();
-                let code = catalog.version(version).code.clone();
-                catalog.forget(version);
-                self.unused.borrow_mut().push(code);
+                self.catalog.borrow_mut().forget(version);
+                self.unused.set(true);
             }
         }
     }

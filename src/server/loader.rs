@@ -133,6 +133,8 @@ async fn look(
         arguments.extend(changes.names.iter().map(String::as_str));
     }
     let (found, is_whole) = read(&host.helper(&arguments).await?);
+    // Folders that changed or went may leave code that no version ever ran.
+    host.has_unused();
     for found in &found {
         apply(host, store, folders, found, &found_folder(folders, &found.name));
     }

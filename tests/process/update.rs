@@ -284,8 +284,25 @@ fn old_code_does_not_pile_up(reaper: &[&str]) {
             (server.invoke("demo", "{}").text().trim() == n.to_string()).then_some(())
         });
     }
-    let code = fs::read_dir(site.path().join("data/code")).unwrap().count();
-    assert!(code <= 2, "{code}: what runs, and what ran last");
+    let code = || fs::read_dir(site.path().join("data/code")).unwrap().count();
+    assert!(code() <= 2, "{}: what runs, and what ran last", code());
+    // Nor does code that was refused, nor that of folders which are gone.
+    let bad = site.path().join("bad");
+    fs::create_dir(&bad).unwrap();
+    for n in 0..6 {
+        let toml = format!("runtime = \"exec\"\nhandler = \"absent-{n}\"\n");
+        fs::write(bad.join("function.toml"), &toml).unwrap();
+        assert_eq!(server.hob(&["push", bad.to_str().unwrap()]).code, 3);
+        let folder = site.function("broken", &toml);
+        eventually("it is refused", || {
+            server.log().contains(&format!("handler absent-{n} is missing")).then_some(())
+        });
+        fs::remove_dir_all(folder).unwrap();
+        eventually("it is gone", || {
+            (server.get("/hob/functions").as_array().unwrap().len() == 1).then_some(())
+        });
+    }
+    assert!(code() <= 3, "{}: what runs, and what was refused last", code());
     server.stop();
 }
 
