@@ -1,15 +1,19 @@
 //! Zips: unpacked so that nothing they say can reach outside the directory they go to.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::tree::{Sum, Trouble, stays_inside};
 use crate::limits::{CODE_DEPTH_MAX, CODE_FILES_MAX};
 
 const BAD_ZIP: &str =
     "Could not unzip uploaded file. Please check your file, then try to upload again.";
+
+/// Links that lead to links that lead to links: as many as Linux follows.
+const LINKS_FOLLOWED_MAX: usize = 40;
 
 fn bad(what: impl std::fmt::Display) -> Trouble {
     Trouble::BadZip(format!("{BAD_ZIP} ({what})"))
@@ -18,7 +22,11 @@ fn bad(what: impl std::fmt::Display) -> Trouble {
 /// Unpacks `zip`, which may hold `bytes_max` bytes of content, into the empty directory `to`.
 /// Returns the digest of what that holds then.
 pub fn unpack(zip: &Path, to: &Path, bytes_max: u64) -> Result<String, Trouble> {
-    let mut archive = zip::ZipArchive::new(File::open(zip)?).map_err(bad)?;
+    let mut file = File::open(zip)?;
+    if says_too_many(&mut file)? {
+        return Err(Trouble::TooMany);
+    }
+    let mut archive = zip::ZipArchive::new(file).map_err(bad)?;
     if archive.len() > CODE_FILES_MAX {
         return Err(Trouble::TooMany);
     }
@@ -33,7 +41,7 @@ pub fn unpack(zip: &Path, to: &Path, bytes_max: u64) -> Result<String, Trouble> 
         return Err(bad(format_args!("{} comes twice", pair[0].0.display())));
     }
     let mut sum = Sum::new(bytes_max);
-    let mut links = Vec::new();
+    let mut links = BTreeMap::new();
     for (path, index) in entries {
         let mut entry = archive.by_index(index).map_err(bad)?;
         let target = to.join(&path);
@@ -56,23 +64,72 @@ pub fn unpack(zip: &Path, to: &Path, bytes_max: u64) -> Result<String, Trouble> 
                     return Err(bad(format_args!("link {} leads out", path.display())));
                 }
                 sum.link(&path, &link);
-                links.push((link, target));
+                links.insert(path, link);
             }
             _ => return Err(Trouble::NoFile(path)),
         }
     }
-    // Links come last: nothing is ever written through one.
-    for (link, target) in &links {
-        symlink(link, target).map_err(|error| Trouble::Io(target.clone(), error))?;
-    }
     // One alone stays inside; through another one it might not.
-    let inside = fs::canonicalize(to).map_err(|error| Trouble::Io(to.to_owned(), error))?;
-    for (link, target) in &links {
-        if fs::canonicalize(target).is_ok_and(|real| !real.starts_with(&inside)) {
-            return Err(bad(format_args!("link {} leads out", link.display())));
-        }
+    if let Some(path) = links.keys().find(|path| !leads_inside(path, &links)) {
+        return Err(bad(format_args!("link {} leads out", path.display())));
+    }
+    // Links come last: nothing is ever written through one.
+    for (path, link) in &links {
+        let target = to.join(path);
+        symlink(link, &target).map_err(|error| Trouble::Io(target, error))?;
     }
     Ok(sum.digest())
+}
+
+/// True if a zip says that it holds more entries than a function may have. Only the record of
+/// large zips can: it is looked for before the reader keeps something of every entry.
+fn says_too_many(zip: &mut File) -> std::io::Result<bool> {
+    // Its signature; where the disk's number, the entries of this disk, and all entries stand. The
+    // reader takes only records of one disk.
+    const SIGNATURE: &[u8] = b"PK\x06\x06";
+    const LENGTH: usize = 40;
+    let says = |record: &[u8]| {
+        let one_disk = record[16..20] == [0; 4] && record[24..32] == record[32..40];
+        let entries = record[32..40].try_into().map_or(0, u64::from_le_bytes);
+        record.starts_with(SIGNATURE) && one_disk && entries > CODE_FILES_MAX as u64
+    };
+    let mut bytes = Vec::new();
+    while zip.by_ref().take(64 * 1024).read_to_end(&mut bytes)? > 0 {
+        if bytes.windows(LENGTH).any(says) {
+            return Ok(true);
+        }
+        // A record may go on in the next piece.
+        bytes.drain(..bytes.len().saturating_sub(LENGTH - 1));
+    }
+    zip.rewind()?;
+    Ok(false)
+}
+
+/// True if the link at `path` leads to a place inside, through all `links` on its way, whether
+/// something is there or not.
+fn leads_inside(path: &Path, links: &BTreeMap<PathBuf, PathBuf>) -> bool {
+    let mut place = PathBuf::new();
+    let mut rest: Vec<Component<'_>> = path.components().rev().collect();
+    let mut followed = 0;
+    while let Some(part) = rest.pop() {
+        match part {
+            Component::Normal(name) => place.push(name),
+            Component::CurDir => {}
+            Component::ParentDir if place.pop() => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return false,
+        }
+        if matches!(part, Component::Normal(_))
+            && let Some(target) = links.get(&place)
+        {
+            followed += 1;
+            if followed > LINKS_FOLLOWED_MAX {
+                return false;
+            }
+            place.pop();
+            rest.extend(target.components().rev());
+        }
+    }
+    true
 }
 
 /// The path of an entry, if it is one below the directory it goes to.
@@ -196,10 +253,15 @@ mod tests {
             ("lib/deep/data", 0o644, b"content"),
             ("bootstrap", 0o755, b"#!/bin/sh\n"),
             ("link", 0o120_777, b"lib/deep/data"),
+            ("lib64", 0o120_777, b"lib"),
+            ("through", 0o120_777, b"lib64/deep/../deep/data"),
+            ("nowhere", 0o120_777, b"lib64/nothing"),
         ]);
         result.expect("unpacked");
         let path = |name: &str| to.path().join(name);
-        assert_eq!(fs::read_to_string(path("link")).expect("there"), "content");
+        for link in ["link", "through"] {
+            assert_eq!(fs::read_to_string(path(link)).expect("there"), "content");
+        }
         let mode = fs::metadata(path("bootstrap")).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o755);
     }
@@ -221,6 +283,13 @@ mod tests {
                 ("a/b/c/s", 0o120_777, b"../../.."),
                 ("a/b/t", 0o120_777, b"c/s/.."),
             ],
+            // Nothing need be there yet.
+            &[
+                ("a/b/c/f", 0o644, b"x"),
+                ("a/b/c/s", 0o120_777, b"../../.."),
+                ("a/b/t", 0o120_777, b"c/s/../nothing/here"),
+            ],
+            &[("circle", 0o120_777, b"circle")],
         ] {
             let (to, result) = unpacked(entries);
             assert!(result.is_err(), "{:?}", entries[0].0);
@@ -232,6 +301,28 @@ mod tests {
         fs::write(garbage.path(), b"PK nonsense").expect("written");
         let trouble = unpack(garbage.path(), to.path(), 10_000).expect_err("refused").to_string();
         assert!(trouble.starts_with("Could not unzip uploaded file."), "{trouble}");
+    }
+
+    #[test]
+    fn too_many_entries_are_refused_before_one_is_read() {
+        let to = tempfile::tempdir().expect("a folder");
+        let record = |entries: u64| {
+            let mut record = b"PK\x06\x06".to_vec();
+            record.resize(24, 0);
+            record.extend([entries.to_le_bytes(), entries.to_le_bytes()].concat());
+            record
+        };
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        for before in [0, 64 * 1024 - 20, 200_000] {
+            let mut bytes = vec![b'P'; before];
+            bytes.extend(record(CODE_FILES_MAX as u64 + 1));
+            fs::write(file.path(), &bytes).expect("written");
+            let result = unpack(file.path(), to.path(), 10_000);
+            assert!(matches!(result, Err(Trouble::TooMany)), "{before}: {result:?}");
+        }
+        fs::write(file.path(), record(CODE_FILES_MAX as u64)).expect("written");
+        let result = unpack(file.path(), to.path(), 10_000);
+        assert!(matches!(result, Err(Trouble::BadZip(_))), "{result:?}");
     }
 
     #[test]
@@ -252,7 +343,6 @@ mod tests {
         let copy = tempfile::tempdir().expect("a folder");
         let digest = super::super::tree::copy(folder.path(), copy.path()).expect("copied");
         let file = tempfile::NamedTempFile::new().expect("a file");
-        use std::io::Seek;
         zip.rewind().expect("rewound");
         std::io::copy(&mut zip, &mut file.reopen().expect("a handle")).expect("written");
         let to = tempfile::tempdir().expect("a folder");
