@@ -93,8 +93,10 @@ fn a_server_that_cannot_start_says_why_in_one_line() {
 
 #[test]
 fn the_demo_s_server_ends_with_the_demo() {
+    let place = tempfile::tempdir().unwrap();
     let mut demo = Command::new(HOB)
         .args(["demo", "--keep"])
+        .env("TMPDIR", place.path())
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
@@ -102,10 +104,14 @@ fn the_demo_s_server_ends_with_the_demo() {
     let server = common::eventually("its server is there", || {
         common::children(pid).first().map(|(server, _)| i64::from(*server))
     });
+    let scene = fs::read_dir(place.path()).unwrap().next().unwrap().unwrap();
+    let mode = scene.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "nobody else puts code there");
     let demo_pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(demo_pid, rustix::process::Signal::HUP).unwrap();
     common::eventually("the demo ends", || demo.try_wait().unwrap());
     assert!(!common::exists(server), "and its server before it");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "and nothing is left");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde_json::Value;
@@ -143,10 +144,10 @@ pub fn push(target: &Target, path: &Path, name: Option<String>) -> Result<(), Er
 
 /// A file without a name, gone when it is closed.
 fn scratch() -> std::io::Result<File> {
-    // Nobody else's file or link may stand there already.
+    // Nobody else's file or link may stand there already, and nobody else reads ours.
     let name = format!("hob-push-{}-{:016x}.zip", std::process::id(), fastrand::u64(..));
     let path = std::env::temp_dir().join(name);
-    let file = File::options().create_new(true).read(true).write(true).open(&path)?;
+    let file = File::options().create_new(true).read(true).write(true).mode(0o600).open(&path)?;
     std::fs::remove_file(&path)?;
     Ok(file)
 }

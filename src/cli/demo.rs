@@ -2,7 +2,7 @@
 //! checked, with what happened and how long it took.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,9 +115,11 @@ impl Drop for Scene {
 
 impl Scene {
     fn set() -> Result<Scene, Error> {
-        let root = std::env::temp_dir().join(format!("hob-demo-{}", std::process::id()));
         let fail = |error: std::io::Error| Error::doing("prepare", "the sample functions", error);
-        tree::remove(&root).map_err(fail)?;
+        // Code runs from here: nobody else may have made it, or write to it.
+        let name = format!("hob-demo-{}-{:016x}", std::process::id(), fastrand::u64(..));
+        let root = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new().mode(0o700).create(&root).map_err(fail)?;
         let curl = ["/usr/bin/curl", "/bin/curl"].iter().any(|path| Path::new(path).exists());
         let scene = Scene { root, curl };
         scene.write().map_err(fail)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use super::tree::{Sum, Trouble, stays_inside};
@@ -166,18 +166,17 @@ fn make_directories(sum: &mut Sum, to: &Path, path: &Path) -> Result<(), Trouble
 
 /// Packs a folder into a zip, as `hob push` sends it: stored, since it goes over a local socket.
 pub fn pack(folder: &Path, zip: &mut File) -> Result<(), Trouble> {
-    let staged = tempdir(folder)?;
+    let staged = tempdir()?;
     let result = super::tree::copy(folder, &staged).and_then(|_| pack_tree(&staged, zip));
     super::tree::remove(&staged)?;
     result
 }
 
-/// A directory beside nothing of importance, removed by its maker.
-fn tempdir(near: &Path) -> Result<PathBuf, Trouble> {
-    let name = near.file_name().unwrap_or_default().display().to_string();
-    let path = std::env::temp_dir().join(format!("hob-push-{}-{name}", std::process::id()));
-    super::tree::remove(&path)?;
-    fs::create_dir(&path)?;
+/// A directory of one's own under a name that nobody can foresee, removed by its maker.
+fn tempdir() -> Result<PathBuf, Trouble> {
+    let name = format!("hob-push-{}-{:016x}", std::process::id(), fastrand::u64(..));
+    let path = std::env::temp_dir().join(name);
+    fs::DirBuilder::new().mode(0o700).create(&path)?;
     Ok(path)
 }
 
@@ -330,6 +329,15 @@ mod tests {
         let zeros = [0u8; 6_000];
         let (_to, result) = unpacked(&[("a", 0o644, &zeros), ("b", 0o644, &zeros)]);
         assert!(matches!(result, Err(Trouble::TooLarge)), "{result:?}");
+    }
+
+    #[test]
+    fn what_is_staged_is_nobody_elses() {
+        let (one, two) = (tempdir().expect("made"), tempdir().expect("made"));
+        assert_ne!(one, two);
+        let mode = fs::metadata(&one).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        fs::remove_dir(one).and_then(|()| fs::remove_dir(two)).expect("removed");
     }
 
     #[test]
