@@ -126,16 +126,80 @@ fn a_file_in_the_socket_s_place_is_left_alone() {
 }
 
 #[test]
+fn a_makeshift_directory_for_the_socket_is_the_user_s_alone() {
+    let site = Site::new();
+    let own = rustix::process::geteuid().as_raw();
+    let directory = site.path().join(format!("hob-{own}"));
+    let socket = directory.join("hob.sock");
+    let socket = socket.to_str().unwrap();
+    let ls =
+        || Ran::of(Command::new(HOB).args(["ls", "--socket", socket]).env("TMPDIR", site.path()));
+    let refused = |what: &str| {
+        let mut server = serve_command(site.path(), &["--socket", socket]);
+        let server = Ran::of(server.env("TMPDIR", site.path()));
+        assert_eq!(server.code, 1, "{}", server.err);
+        for (ran, doing) in [(server, "listen on socket"), (ls(), "reach the server at")] {
+            let last = ran.err.lines().last().unwrap().to_owned();
+            assert!(last.starts_with(&format!("hob: {doing} {socket}: {what}")), "{last}");
+        }
+    };
+    fs::create_dir(&directory).unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+    refused("its directory is open to others (allowed: mode 0700)");
+    fs::remove_dir(&directory).unwrap();
+    std::os::unix::fs::symlink(site.functions(), &directory).unwrap();
+    refused("its directory is somebody else's");
+    fs::remove_file(&directory).unwrap();
+    if own == 0 {
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::chown(&directory, Some(1), None).unwrap();
+        refused("its directory is somebody else's");
+        fs::remove_dir(&directory).unwrap();
+    }
+    let mut server = serve_command(site.path(), &["--socket", socket]);
+    let server = server.env("TMPDIR", site.path()).stderr(std::process::Stdio::null()).spawn();
+    let _server = Ended(server.unwrap());
+    common::eventually("it serves", || (ls().code == 0).then_some(()));
+    assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+/// A process that ends with its test.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn paths_in_the_configuration_may_be_relative() {
+    let site = Site::new();
+    site.script("demo", "exec", "#!/bin/sh\ncat\n", "");
+    let text = "listen = \"127.0.0.1:0\"\nfunctions = \"functions\"\nsocket = \"s\"\n";
+    fs::write(site.path().join("hob.toml"), text).unwrap();
+    let server = Command::new(HOB)
+        .args(["serve", "--config", "hob.toml"])
+        .current_dir(site.path())
+        .env("HOB_DATA", "data")
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let _server = Ended(server.unwrap());
+    let socket = site.path().join("s");
+    common::eventually("it serves", || {
+        let mut invoke = Command::new(HOB);
+        let ran = Ran::of(invoke.args(["invoke", "demo"]).env("HOB_SOCKET", &socket));
+        (ran.code == 0).then_some(())
+    });
+    assert!(site.path().join("data/functions").is_dir());
+}
+
+#[test]
 fn a_low_limit_of_open_files_is_enough_for_a_small_table() {
     let site = Site::new();
     site.native("demo", "", "");
-    struct Ended(std::process::Child);
-    impl Drop for Ended {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
     let limited = "ulimit -n 500; exec setpriv --bounding-set=-sys_resource \
                    --inh-caps=-sys_resource \"$@\"";
     let log = fs::File::create(site.path().join("log")).unwrap();

@@ -2,6 +2,7 @@
 //!
 //! A flag wins over a variable, a variable over the file, the file over the defaults.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::api::auth::Auth;
@@ -324,11 +325,37 @@ pub fn default_socket() -> PathBuf {
     }
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
         Some(directory) => Path::new(&directory).join("hob.sock"),
-        None => {
-            let user = rustix::process::geteuid().as_raw();
-            std::env::temp_dir().join(format!("hob-{user}")).join("hob.sock")
-        }
+        None => makeshift_directory().join("hob.sock"),
     }
+}
+
+/// Where a user's socket is if the system gives the user no directory for such things.
+fn makeshift_directory() -> PathBuf {
+    let user = rustix::process::geteuid().as_raw();
+    let directory = std::env::temp_dir().join(format!("hob-{user}"));
+    std::path::absolute(&directory).unwrap_or(directory)
+}
+
+/// True if this socket stands where everybody may make directories: one of this name need not be
+/// the user's.
+pub fn is_makeshift(socket: &Path) -> bool {
+    socket.parent() == Some(&makeshift_directory())
+}
+
+/// Refuses a makeshift socket that somebody else may have put there.
+pub fn check_makeshift(socket: &Path) -> std::io::Result<()> {
+    let Some(directory) = socket.parent().filter(|_| is_makeshift(socket)) else { return Ok(()) };
+    let metadata = std::fs::symlink_metadata(directory)?;
+    let refused = |what: &str| {
+        Err(std::io::Error::other(format!("its directory {what}: set another socket's path")))
+    };
+    if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() {
+        return refused("is somebody else's");
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return refused("is open to others (allowed: mode 0700)");
+    }
+    Ok(())
 }
 
 fn default_config() -> PathBuf {

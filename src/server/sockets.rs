@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::settings::{check_makeshift, is_makeshift};
 use crate::api::auth::Auth;
 use crate::error::Error;
 
@@ -46,9 +47,11 @@ pub fn unix(path: &Path) -> Result<OwnedFd, Error> {
     if let Some(directory) = path.parent()
         && !directory.exists()
     {
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(directory);
+        let mode = if is_makeshift(path) { 0o700 } else { 0o750 };
+        let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(directory);
         made.map_err(|error| fail(&error))?;
     }
+    check_makeshift(path).map_err(|error| fail(&error))?;
     // A socket that nobody listens on is the rest of a server that was killed.
     if let Ok(there) = std::fs::symlink_metadata(path) {
         if !there.file_type().is_socket() {
