@@ -47,6 +47,8 @@ fn the_bytes_of_the_wire() {
         ("Reply 4294967295", FromWorker::Reply { id: u32::MAX }, b""),
         ("Error 7", FromWorker::Error { id: 7 }, b"{\"errorType\":\"E\"}"),
         ("InitError", FromWorker::InitError, b"{}"),
+        ("Forked 1 300", FromWorker::Forked { id: 1, pid: 300 }, b""),
+        ("Unforkable", FromWorker::Unforkable, b"2 threads"),
     ] {
         let mut head = [0; 64];
         let length = encode(&message, payload.len(), &mut head).unwrap();
@@ -64,6 +66,9 @@ fn the_bytes_of_the_wire() {
     let mut head = [0; 512];
     let length = encode(&ToWorker::Invoke(context), 2, &mut head).unwrap();
     line("Invoke", &head[..length], b"{}");
+    let fork = ToWorker::Fork { id: 1, environment: "A=1\0B=2" };
+    let length = encode(&fork, 0, &mut head).unwrap();
+    line("Fork 1", &head[..length], b"");
     compare("wire.txt", &text);
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::print;
 use crate::error::Error;
 use crate::function::store::Store;
+use crate::runtime::bundled;
 use crate::server::loader;
 
 /// Does it, prints its result, and complains in one line.
@@ -13,6 +14,8 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
     let fail = |error: &dyn std::fmt::Display| Error::failed(error.to_string());
     match words.as_slice() {
         ["scan", data, folders, ..] => {
+            let installed = bundled::install(Path::new(data));
+            installed.map_err(|error| Error::doing("write", "the bundled runtimes", error))?;
             let folders = (*folders != "-").then(|| Path::new(folders));
             let found =
                 store(data).scan(folders, &arguments[3..]).map_err(|error| match folders {

@@ -29,6 +29,14 @@ impl Runtime {
         }
     }
 
+    /// True if workers speak the wire: native ones, and our own bootstraps.
+    pub fn is_on_the_wire(&self) -> bool {
+        match self {
+            Runtime::Native | Runtime::Python(_) | Runtime::Node(_) => true,
+            Runtime::Exec | Runtime::Provided(_) => false,
+        }
+    }
+
     fn parse(id: &str) -> Option<Runtime> {
         let version = |prefix: &str, range: std::ops::RangeInclusive<u32>, suffix: &str| {
             let number = id.strip_prefix(prefix)?.strip_suffix(suffix)?;

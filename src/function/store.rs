@@ -8,6 +8,7 @@
 //! DATA/folders/NAME         what a folder looked like, and its digest: unchanged folders are not read
 //! DATA/functions/NAME       the digest of a pushed function
 //! DATA/incoming/            zips on their way in
+//! DATA/runtime/             the bundled runtimes, in the charge of `runtime::bundled`
 //! ```
 //!
 //! Whatever takes long (hashing, copying, unpacking, waiting for the disk) is done by short-lived

@@ -101,13 +101,13 @@ impl Host {
                 let seat = Seat { environment: &environment, stdio };
                 (self.processes.spawn(&version.launch, &seat)?, Talk::Exec(Box::new(talk)))
             }
-            Runtime::Native => {
+            Runtime::Native | Runtime::Python(_) | Runtime::Node(_) => {
                 let (talk, end) = native::Talk::open(&self.reactor)?;
                 let stdio = [end.as_fd(), log_end.as_fd(), log_end.as_fd()];
                 let seat = Seat { environment: &environment, stdio };
                 (self.processes.spawn(&version.launch, &seat)?, Talk::Native(talk))
             }
-            Runtime::Provided(_) | Runtime::Python(_) | Runtime::Node(_) => {
+            Runtime::Provided(_) => {
                 let address = self.runtime_api.address(self, id)?;
                 environment.push(variable("AWS_LAMBDA_RUNTIME_API", address));
                 let null = std::fs::File::open("/dev/null")?;

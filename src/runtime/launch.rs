@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use super::interpreter;
 use crate::function::config::{FunctionConfig, Runtime};
 use crate::function::elf::{Elf, LOOK, Target};
 use crate::function::name::Home;
@@ -22,6 +23,10 @@ pub struct Facts {
     pub home: Home,
     /// The URL under which functions reach the Lambda API.
     pub endpoint: String,
+    /// Where the bundled runtimes are.
+    pub bundled: PathBuf,
+    /// Where Pythons and Nodes may be.
+    pub interpreters: Vec<PathBuf>,
 }
 
 /// Prepares a version of the function `name` whose code is in `directory`. The error is one line
@@ -33,15 +38,18 @@ pub fn prepare(
     config: &FunctionConfig,
     directory: &Path,
 ) -> Result<Launch, String> {
-    let arguments = match &config.runtime {
-        Runtime::Exec | Runtime::Native => split(&config.handler)?,
-        Runtime::Provided(_) => vec!["bootstrap".to_owned()],
-        Runtime::Python(id) | Runtime::Node(id) => {
-            return Err(format!("runtime {id} is not served by this build yet"));
+    let (program, arguments) = match &config.runtime {
+        Runtime::Exec | Runtime::Native => own(split(&config.handler)?, directory)?,
+        Runtime::Provided(_) => own(vec!["bootstrap".to_owned()], directory)?,
+        Runtime::Python(_) => {
+            let bootstrap = facts.bundled.join("python/bootstrap.py").display().to_string();
+            bundled(facts, name, config, ["-u", &bootstrap])?
+        }
+        Runtime::Node(_) => {
+            let bootstrap = facts.bundled.join("node/bootstrap.mjs").display().to_string();
+            bundled(facts, name, config, [&bootstrap])?
         }
     };
-    let program = find(&arguments[0], directory)?;
-    check(&program)?;
     let mut environment = environment(facts, name, version, config, directory);
     environment.extend(config.environment.iter().map(|(n, value)| format!("{n}={value}")));
     let c = |text: &str| CString::new(text).map_err(|_| format!("{text:?} holds a NUL character"));
@@ -54,6 +62,35 @@ pub fn prepare(
         environment: environment.iter().map(|text| c(text)).collect::<Result<_, _>>()?,
         directory: path(directory)?,
     })
+}
+
+/// The program and arguments of a function that brings its own.
+fn own(arguments: Vec<String>, directory: &Path) -> Result<(PathBuf, Vec<String>), String> {
+    let program = find(&arguments[0], directory)?;
+    check(&program)?;
+    Ok((program, arguments))
+}
+
+/// The program and arguments of a function that runs on one of our bootstraps.
+fn bundled<const N: usize>(
+    facts: &Facts,
+    name: &str,
+    config: &FunctionConfig,
+    arguments: [&str; N],
+) -> Result<(PathBuf, Vec<String>), String> {
+    let found = interpreter::find(&config.runtime, &facts.interpreters)?;
+    if let Some(instead) = found.instead {
+        log::warn!("function {name}: {} is not here, {instead} runs it", config.runtime.id());
+    }
+    let program = found.program.display().to_string();
+    let arguments = [&program as &str].into_iter().chain(arguments).map(str::to_owned).collect();
+    Ok((found.program, arguments))
+}
+
+/// Directories in which interpreters are looked for: those of workers, and the server's own.
+pub fn interpreter_path() -> Vec<PathBuf> {
+    let own = std::env::var_os("PATH").unwrap_or_default();
+    PATH.split(':').map(PathBuf::from).chain(std::env::split_paths(&own)).collect()
 }
 
 /// What Lambda sets for every runtime; what differs by worker is added at its spawn.
@@ -73,7 +110,6 @@ fn environment(
         "TZ=:UTC".to_owned(),
         format!("_HANDLER={}", config.handler),
         format!("LAMBDA_TASK_ROOT={root}"),
-        "LAMBDA_RUNTIME_DIR=/var/runtime".to_owned(),
         format!("AWS_REGION={region}"),
         format!("AWS_DEFAULT_REGION={region}"),
         format!("AWS_LAMBDA_FUNCTION_NAME={name}"),
@@ -86,7 +122,27 @@ fn environment(
         "AWS_SESSION_TOKEN=hob".to_owned(),
         format!("AWS_ENDPOINT_URL_LAMBDA={}", facts.endpoint),
     ];
-    if config.runtime == Runtime::Native {
+    let runtime_directory = facts.bundled.display();
+    match &config.runtime {
+        Runtime::Exec | Runtime::Native | Runtime::Provided(_) => {
+            list.push("LAMBDA_RUNTIME_DIR=/var/runtime".to_owned())
+        }
+        Runtime::Python(id) => {
+            list.push(format!("AWS_EXECUTION_ENV=AWS_Lambda_{id}"));
+            list.push(format!("LAMBDA_RUNTIME_DIR={runtime_directory}/python"));
+            list.push(format!("PYTHONPATH={runtime_directory}/python"));
+        }
+        Runtime::Node(id) => {
+            let major = id.trim_end_matches(".x").trim_start_matches("nodejs");
+            list.push(format!("AWS_EXECUTION_ENV=AWS_Lambda_{id}"));
+            list.push(format!("LAMBDA_RUNTIME_DIR={runtime_directory}/node"));
+            list.push(format!(
+                "NODE_PATH=/opt/nodejs/node{major}/node_modules:/opt/nodejs/node_modules:\
+                 {runtime_directory}/node/node_modules:{runtime_directory}/node:{root}"
+            ));
+        }
+    }
+    if config.runtime.is_on_the_wire() {
         list.push(format!("HOB_WIRE={}", crate::wire::PROTOCOL));
     }
     // What the user sets comes later in the list; of two equal names the first would win.

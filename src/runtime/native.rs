@@ -264,10 +264,31 @@ impl Talk {
             FromWorker::Reply { .. } => host.replied(worker, Reply::Done(payload)),
             FromWorker::Error { .. } => host.replied(worker, Reply::Error(payload)),
             FromWorker::InitError => {
-                host.init_failed(worker, payload.to_vec(), "Runtime.Unknown");
+                let json = payload.to_vec();
+                let error_type = error_type(&json);
+                host.init_failed(worker, json, &error_type);
             }
+            FromWorker::Forked { .. } | FromWorker::Unforkable => return Err(Error::OutOfOrder),
         }
         Ok(())
+    }
+}
+
+/// The `errorType` of an error, as far as a log may take it over.
+fn error_type(json: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Told {
+        #[serde(rename = "errorType")]
+        error_type: String,
+    }
+    let told = serde_json::from_slice(json).map(|told: Told| told.error_type).unwrap_or_default();
+    let word = |rest: &str| {
+        rest.starts_with(|c: char| c.is_ascii_uppercase())
+            && rest.chars().all(|c| c.is_ascii_alphabetic())
+    };
+    match told.split_once('.') {
+        Some(("Runtime" | "Function", rest)) if word(rest) => told,
+        Some(_) | None => "Runtime.Unknown".to_owned(),
     }
 }
 

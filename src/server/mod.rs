@@ -30,7 +30,8 @@ use crate::limits::{
     BUFFERS_BYTES_DEFAULT, CONNECTIONS_MAX, FILES_OWN, FILES_PER_SLOT, HEAD_MAX, HEAD_MS, IDLE_MS,
     QUIET_MS,
 };
-use crate::runtime::launch::Facts;
+use crate::runtime::bundled;
+use crate::runtime::launch::{self, Facts};
 use loader::Reload;
 use settings::Settings;
 
@@ -71,7 +72,12 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
             slots: settings.slots,
             defaults: settings.defaults,
             reaper,
-            facts: Facts { home: settings.home.clone(), endpoint: format!("http://{address}") },
+            facts: Facts {
+                home: settings.home.clone(),
+                endpoint: format!("http://{address}"),
+                bundled: bundled::directory(&settings.data),
+                interpreters: launch::interpreter_path(),
+            },
             seed: u64::from_le_bytes(seed),
         },
     );

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use frame::{Frame, HEADER_MAX, PREFIX, decode, encode};
 
 /// The protocol of this build. A worker names its own in [`FromWorker::Hello`].
-pub const PROTOCOL: u8 = 1;
+pub const PROTOCOL: u8 = 2;
 
 /// Most bytes behind a frame's length: the largest payload, and room for the largest header.
 pub const FRAME_MAX: usize = crate::limits::PAYLOAD_MAX + 64 * 1024;
@@ -52,6 +52,15 @@ impl core::error::Error for Error {}
 pub enum ToWorker<'a> {
     /// Run the handler once.
     Invoke(#[serde(borrow)] Context<'a>),
+    /// Fork a worker. Two descriptors come with its first byte: the worker's socket, and where it
+    /// writes its log.
+    Fork {
+        /// Echoed in the answer.
+        id: u32,
+        /// What the worker's environment has besides the zygote's: `NAME=value`, with a NUL
+        /// character between two of them.
+        environment: &'a str,
+    },
 }
 
 /// What the handler may know about its invocation, as on Lambda.
@@ -95,4 +104,13 @@ pub enum FromWorker {
     },
     /// The worker cannot initialise; why, as JSON, is the payload.
     InitError,
+    /// A worker was forked.
+    Forked {
+        /// Of the message that it answers.
+        id: u32,
+        /// The worker's process; 0 if there is none.
+        pid: u32,
+    },
+    /// This zygote must not fork; why, one line for people, is the payload.
+    Unforkable,
 }

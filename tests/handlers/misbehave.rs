@@ -51,7 +51,7 @@ fn main() {
     let (mut input, mut count) = (Vec::new(), 0);
     while wire.next(&mut input) {
         let frame = decode::<ToWorker<'_>>(&input, FRAME_MAX).unwrap().unwrap();
-        let ToWorker::Invoke(context) = frame.message;
+        let ToWorker::Invoke(context) = frame.message else { panic!("no zygote") };
         let event = input[frame.payload_at..frame.end].to_vec();
         let event: Value = serde_json::from_slice(&event).unwrap();
         count += 1;

@@ -50,7 +50,7 @@ where
         send(io, &FromWorker::Ready, &[])?;
         let Some(filled) = receive(io, input)? else { return Ok(()) };
         let frame = decode(&input[..filled], FRAME_MAX)?.ok_or(Error::Truncated)?;
-        let ToWorker::Invoke(context) = frame.message;
+        let ToWorker::Invoke(context) = frame.message else { return Err(Error::OutOfOrder) };
         let event = &input[frame.payload_at..frame.end];
         match handler(event, &context, output) {
             Ok(length) => {
@@ -236,7 +236,7 @@ mod tests {
             })
             .expect("a clean end");
             let said = said(&io.worker);
-            assert_eq!(said[0].0, FromWorker::Hello { protocol: 1 });
+            assert_eq!(said[0].0, FromWorker::Hello { protocol: PROTOCOL });
             assert_eq!(said[1].0, FromWorker::Ready);
             assert_eq!(said[2], (FromWorker::Reply { id: 1 }, b"good".to_vec()));
             assert_eq!(said[3].0, FromWorker::Ready);

@@ -9,7 +9,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::{Context, Report};
-use crate::wire::{FRAME_MAX, FromWorker, PREFIX, PROTOCOL, ToWorker, decode, encode};
+use crate::wire::{Error, FRAME_MAX, FromWorker, PREFIX, PROTOCOL, ToWorker, decode, encode};
 
 /// A handler's error: becomes Lambda's `errorType` and `errorMessage`. Anything that implements
 /// [`std::error::Error`] converts into it with `?`.
@@ -58,7 +58,9 @@ where
             return Ok(());
         }
         let frame = decode::<ToWorker<'_>>(&input, FRAME_MAX).map_err(broken)?.ok_or_else(cut)?;
-        let ToWorker::Invoke(context) = frame.message;
+        let ToWorker::Invoke(context) = frame.message else {
+            return Err(broken(Error::OutOfOrder));
+        };
         let event = &input[frame.payload_at..frame.end];
         let (message, payload) = match handler(event, &context) {
             Ok(reply) => (FromWorker::Reply { id: context.id }, reply),
@@ -110,7 +112,7 @@ fn receive(socket: &mut UnixStream, input: &mut Vec<u8>) -> std::io::Result<bool
         let Some(prefix) = input[..filled].first_chunk::<PREFIX>() else { continue };
         let whole = usize::try_from(u32::from_le_bytes(*prefix)).map_or(usize::MAX, |n| n + PREFIX);
         if whole > FRAME_MAX + PREFIX {
-            return Err(broken(super::Error::TooLong));
+            return Err(broken(Error::TooLong));
         }
         if filled >= whole {
             input.truncate(filled);
@@ -133,10 +135,10 @@ fn write_parts(socket: &mut UnixStream, mut parts: &mut [IoSlice<'_>]) -> std::i
     Ok(())
 }
 
-fn broken(error: super::Error) -> std::io::Error {
+fn broken(error: Error) -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::InvalidData, error)
 }
 
 fn cut() -> std::io::Error {
-    broken(super::Error::Truncated)
+    broken(Error::Truncated)
 }

@@ -1,0 +1,91 @@
+//! The runtimes that are part of hob: the sources of the Python and Node bootstraps, and where
+//! they are on disk.
+//!
+//! ```text
+//! DATA/runtime/DIGEST/python/   what `python3.*` workers run, and may import
+//! DATA/runtime/DIGEST/node/     what `nodejs*` workers run
+//! ```
+//!
+//! A directory is written once, whole, by a helper; another hob brings another one.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::function::tree;
+
+/// Path below the directory, and content.
+type Source = (&'static str, &'static str);
+
+const SOURCES: &[Source] = &[
+    ("python/bootstrap.py", include_str!("python/bootstrap.py")),
+    ("node/bootstrap.mjs", include_str!("node/bootstrap.mjs")),
+];
+
+/// Names the sources. FNV-1a: nobody but this project has a hand in them.
+const DIGEST: u64 = {
+    let mut digest: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut n = 0;
+    while n < SOURCES.len() {
+        let parts = [SOURCES[n].0.as_bytes(), SOURCES[n].1.as_bytes()];
+        let mut part = 0;
+        while part < parts.len() {
+            let mut at = 0;
+            while at < parts[part].len() {
+                digest = (digest ^ parts[part][at] as u64).wrapping_mul(0x0100_0000_01b3);
+                at += 1;
+            }
+            part += 1;
+        }
+        n += 1;
+    }
+    digest
+};
+
+/// Where the bootstraps are, for a server with this data directory.
+pub fn directory(data: &Path) -> PathBuf {
+    data.join("runtime").join(format!("{DIGEST:016x}"))
+}
+
+/// Writes them there, unless that was done before; removes those of other builds.
+pub fn install(data: &Path) -> io::Result<()> {
+    let place = directory(data);
+    if place.is_dir() {
+        return Ok(());
+    }
+    let all = data.join("runtime");
+    tree::remove(&all)?;
+    let new = all.join(".new");
+    for (path, content) in SOURCES {
+        let file = new.join(path);
+        fs::create_dir_all(file.parent().unwrap_or(&new))?;
+        let mut file = File::create(file)?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+    }
+    tree::sync_directories(&new)?;
+    fs::rename(&new, &place)?;
+    File::open(&all)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_are_written_whole_and_once_and_replace_those_of_another_build() {
+        let data = tempfile::tempdir().expect("data");
+        let old = data.path().join("runtime/0123456789abcdef/python");
+        fs::create_dir_all(&old).expect("made");
+        install(data.path()).expect("installed");
+        assert!(!old.exists());
+        for (path, content) in SOURCES {
+            let written = fs::read_to_string(directory(data.path()).join(path)).expect(path);
+            assert_eq!(written, *content);
+        }
+        let changed = directory(data.path()).join(SOURCES[0].0);
+        fs::write(&changed, "kept").expect("written");
+        install(data.path()).expect("installed");
+        assert_eq!(fs::read_to_string(&changed).expect("there"), "kept");
+    }
+}

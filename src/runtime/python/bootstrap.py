@@ -1,0 +1,1 @@
+"""Placeholder until the bootstrap is in: says hello and fails."""
