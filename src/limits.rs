@@ -137,6 +137,19 @@ pub const STRAY_MS: u32 = 2_000;
 /// Time between looks for processes that die late, only while there are such.
 pub const STRAY_SWEEP_MS: u32 = 10;
 
+/// Bytes of a message from a zygote: an error of its initialisation is the largest.
+pub const ZYGOTE_FRAME_MAX: usize = 256 * 1024;
+/// How long a version's workers are started plainly after its zygote crashed.
+pub const ZYGOTE_AGAIN_MS: u32 = 60_000;
+/// The least time that a zygote stays without workers: they may stop at once, and come again.
+pub const ZYGOTE_IDLE_MS_MIN: u32 = 1_000;
+/// A function is hot, and gets a spare worker, if this many workers of it were wanted ...
+pub const SPARE_STARTS_MIN: usize = 2;
+/// ... within this time.
+pub const SPARE_STARTS_MS: u32 = 10_000;
+/// How long a spare is kept that nobody wants.
+pub const SPARE_IDLE_MS: u32 = 60_000;
+
 /// Longest line of a worker's output that is kept whole; the rest of a longer one is dropped, and
 /// counted.
 pub const LINE_MAX: usize = 8 * 1024;

@@ -37,6 +37,14 @@ impl Runtime {
         }
     }
 
+    /// True if workers may be forked from a zygote.
+    pub fn can_fork(&self) -> bool {
+        match self {
+            Runtime::Native | Runtime::Python(_) => true,
+            Runtime::Exec | Runtime::Provided(_) | Runtime::Node(_) => false,
+        }
+    }
+
     fn parse(id: &str) -> Option<Runtime> {
         let version = |prefix: &str, range: std::ops::RangeInclusive<u32>, suffix: &str| {
             let number = id.strip_prefix(prefix)?.strip_suffix(suffix)?;
@@ -217,11 +225,12 @@ fn read(section: &Section<'_>) -> FunctionConfig {
         not_in_force: Vec::new(),
     };
     check_concurrency(section, &config);
+    if config.zygote == Zygote::On && !config.runtime.can_fork() {
+        let allowed = "only native and python3.* can fork";
+        section.refuse("zygote", format_args!("is on, {allowed}"));
+    }
     let later = ["layers", "memory_mb", "async", "sandbox", "trigger"];
     config.not_in_force = later.into_iter().filter(|key| section.has(key)).collect();
-    if config.zygote == Zygote::On {
-        config.not_in_force.push("zygote");
-    }
     config
 }
 

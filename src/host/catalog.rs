@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::spawn::{Exit, Launch};
 use crate::function::config::{FunctionConfig, Runtime};
 use crate::limits::{FUNCTIONS_MAX, IDLE_TIMEOUT_S_DEFAULT, INIT_LIMIT_S_DEFAULT, VERSIONS_MAX};
-use crate::pool::{FunctionId, Settings, VersionId};
+use crate::pool::{FunctionId, Instant, Settings, VersionId};
 
 /// One version of a function, as long as anything runs it.
 pub struct Version {
@@ -27,6 +27,17 @@ pub struct Version {
     pub launch: Launch,
     /// Why it failed to start, the last time it did.
     pub init_error: RefCell<Option<InitError>>,
+    /// Why its workers are not forked from a zygote, although they might be.
+    pub unforkable: RefCell<Option<Unforkable>>,
+}
+
+/// Why a version has no zygote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unforkable {
+    /// In one line.
+    pub why: String,
+    /// Until when that holds; `None`: for ever.
+    pub until: Option<Instant>,
 }
 
 /// Why a worker did not become ready.

@@ -79,6 +79,7 @@ impl Host {
             code: code.to_owned(),
             launch,
             init_error: Default::default(),
+            unforkable: Default::default(),
         };
         (id, Ok(Rc::new(version)))
     }

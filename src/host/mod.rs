@@ -14,6 +14,7 @@ pub mod settle;
 pub mod spawn;
 mod start;
 pub mod worker;
+pub mod zygote;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -33,6 +34,7 @@ use logs::{Entry, Logs, Record};
 use process::{Processes, Reaper};
 use spawn::Exit;
 use worker::{Talk, Worker};
+use zygote::Zygotes;
 
 /// What the host is told at start.
 pub struct Setup {
@@ -82,6 +84,8 @@ pub struct Host {
     loading: RefCell<Option<Vec<Waker>>>,
     /// There may be code that nothing runs any more.
     unused: Cell<bool>,
+    /// What workers are forked from.
+    pub zygotes: Zygotes,
     /// The server that `provided` workers poll; it starts with the first of them.
     pub(crate) runtime_api: provided::Api,
 }
@@ -123,6 +127,7 @@ impl Host {
             drained: RefCell::default(),
             loading: RefCell::new(Some(Vec::new())),
             unused: Cell::default(),
+            zygotes: Zygotes::default(),
             runtime_api: provided::Api::default(),
         });
         let deadlines = Rc::clone(&host);
@@ -321,8 +326,13 @@ impl Host {
     /// A worker's process is gone.
     fn exited(self: &Rc<Self>, worker: &Worker, exit: Exit) {
         self.lost(worker, exit);
+        self.vanished(worker, Cause::Reaped);
+    }
+
+    /// A worker has no process any more, or never got one.
+    fn vanished(self: &Rc<Self>, worker: &Worker, cause: Cause) {
         self.workers.borrow_mut()[usize::from(worker.id.slot)] = None;
-        self.step(Event::Exited { worker: worker.id, cause: Cause::Reaped });
+        self.step(Event::Exited { worker: worker.id, cause });
         // A process that it left behind may go on talking in its name.
         worker.running.set(None);
         worker.hang_up();
@@ -335,6 +345,11 @@ impl Host {
         if let Some(id) = id {
             self.with_running(id, |invocation| invocation.add_to_tail(&record));
         }
+    }
+
+    /// Writes a line to the log that belongs to no invocation.
+    pub fn note_outside(&self, function: &str, line: &[u8]) {
+        self.note(function, [0; 16], None, Entry::Output(line));
     }
 
     /// Writes a worker's line to the log.
@@ -358,6 +373,7 @@ impl Host {
             if let Some(new) = &new {
                 self.invocations.borrow_mut().move_waiting(old.id, new);
             }
+            self.zygotes.dismiss(old.id);
             let successor = new.map(|version| version.id);
             self.step(Event::Retired { version: old.id, successor });
         }
@@ -367,6 +383,7 @@ impl Host {
     pub fn remove(self: &Rc<Self>, name: &str) -> bool {
         let Some(function) = self.catalog.borrow_mut().remove(name) else { return false };
         if let Ok(version) = function.state {
+            self.zygotes.dismiss(version.id);
             self.step(Event::Retired { version: version.id, successor: None });
         }
         true
@@ -399,7 +416,8 @@ impl Host {
             Poll::Pending
         })
         .await;
-        while self.processes.has_strays() {
+        self.zygotes.dismiss_all();
+        while self.processes.has_strays() || self.zygotes.are_there() {
             self.reactor.sleep_ms(1).await;
         }
     }

@@ -6,7 +6,7 @@
 //!
 //! The server must not start children by any other way than this: the sweep takes them all.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
@@ -51,6 +51,10 @@ pub struct Processes {
     signals: Option<Signals>,
     spawner: RefCell<Spawner>,
     live: RefCell<BTreeMap<i32, Rc<Life>>>,
+    /// Processes that others make for us and that are not here yet.
+    expected: Cell<u32>,
+    /// Ends of children that we did not know; while some are expected, it may have been theirs.
+    early: RefCell<Vec<(i32, Exit)>>,
     /// Groups whose leader is reaped while members are still dying, and until when they may.
     strays: RefCell<Vec<(Pid, Instant)>>,
     /// Who sweeps them up, while there are none.
@@ -59,17 +63,20 @@ pub struct Processes {
 
 #[derive(Default)]
 struct Life {
-    /// Our own memory when it was started, in KiB.
-    ours_kib: u64,
+    /// Our own memory when it was started, in KiB; 0 if it was forked from another process.
+    ours_kib: Cell<u64>,
     exit: Cell<Option<Exit>>,
     waker: RefCell<Option<Waker>>,
 }
 
 /// A worker's process, the leader of its group.
 pub struct Process {
-    pid: Pid,
+    /// Its number, once it is there.
+    pid: Cell<Option<Pid>>,
+    /// It is to go as soon as it is there.
+    unwanted: Cell<bool>,
     life: Rc<Life>,
-    pidfd: Option<Io<OwnedFd>>,
+    pidfd: OnceCell<Io<OwnedFd>>,
     all: Rc<Processes>,
 }
 
@@ -88,6 +95,8 @@ impl Processes {
             signals,
             spawner: RefCell::new(Spawner::new(reaper == Reaper::Pidfd)),
             live: RefCell::default(),
+            expected: Cell::default(),
+            early: RefCell::default(),
             strays: RefCell::default(),
             sweeper: RefCell::default(),
         }))
@@ -95,20 +104,42 @@ impl Processes {
 
     /// Starts a worker's process.
     pub fn spawn(self: &Rc<Self>, launch: &Launch, seat: &Seat<'_>) -> Result<Process, NotStarted> {
-        let started = self.spawner.borrow_mut().spawn(launch, seat)?;
-        let ours_kib = spawn::own_rss_kib_max();
-        let life = Rc::new(Life { ours_kib, ..Life::default() });
-        self.live.borrow_mut().insert(started.pid, Rc::clone(&life));
-        let pid = Pid::from_raw(started.pid).expect("a child's pid is positive");
-        let pidfd = started.pidfd.map(|fd| Io::new(&self.reactor, fd)).transpose();
-        let pidfd = pidfd.map_err(|error| {
-            // Its end would go unnoticed.
-            let _ = rustix::process::kill_process(pid, Sent::KILL);
-            spawn::reap(started.pid, true);
-            self.live.borrow_mut().remove(&started.pid);
-            NotStarted { step: Step::Clone, errno: error.raw_os_error().unwrap_or_default() }
-        })?;
-        Ok(Process { pid, life, pidfd, all: Rc::clone(self) })
+        let process = self.expect();
+        match process.start(launch, seat) {
+            Ok(()) => Ok(process),
+            Err(error) => {
+                self.expect_no_more();
+                Err(error)
+            }
+        }
+    }
+
+    /// A process that somebody will make: [`Process::start`], [`Process::arrived`] or
+    /// [`Process::never_came`] say how that ended.
+    pub fn expect(self: &Rc<Self>) -> Process {
+        self.expected.set(self.expected.get() + 1);
+        Process {
+            pid: Cell::new(None),
+            unwanted: Cell::new(false),
+            life: Rc::default(),
+            pidfd: OnceCell::new(),
+            all: Rc::clone(self),
+        }
+    }
+
+    fn expect_no_more(&self) {
+        self.expected.set(self.expected.get() - 1);
+        if self.expected.get() == 0 {
+            self.early.borrow_mut().clear();
+        }
+    }
+
+    fn pidfd(&self, pid: Pid) -> io::Result<Option<Io<OwnedFd>>> {
+        if self.signals.is_some() {
+            return Ok(None);
+        }
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        Ok(Some(Io::new(&self.reactor, pidfd)?))
     }
 
     /// Reaps every child that has ended.
@@ -116,7 +147,10 @@ impl Processes {
         while let Some(pid) = spawn::ended_child() {
             let life = self.live.borrow_mut().remove(&pid);
             let Some(life) = life else {
-                spawn::reap(pid, false);
+                let exit = spawn::reap(pid, false);
+                if self.expected.get() > 0 {
+                    self.early.borrow_mut().extend(exit.map(|exit| (pid, exit)));
+                }
                 continue;
             };
             // The leader is still a zombie, so the group's id cannot be anybody else's yet.
@@ -187,9 +221,78 @@ impl Processes {
 }
 
 impl Process {
-    /// Its id.
+    /// Makes it, in place of whoever was to. It is still expected if this fails.
+    pub fn start(&self, launch: &Launch, seat: &Seat<'_>) -> Result<(), NotStarted> {
+        let started = self.all.spawner.borrow_mut().spawn(launch, seat)?;
+        self.life.ours_kib.set(spawn::own_rss_kib_max());
+        let pid = Pid::from_raw(started.pid).expect("a child's pid is positive");
+        let pidfd = started.pidfd.map(|fd| Io::new(&self.all.reactor, fd)).transpose();
+        let pidfd = pidfd.map_err(|error| {
+            // Its end would go unnoticed.
+            let _ = rustix::process::kill_process(pid, Sent::KILL);
+            spawn::reap(started.pid, true);
+            NotStarted { step: Step::Clone, errno: error.raw_os_error().unwrap_or_default() }
+        })?;
+        self.is_there(pid, pidfd);
+        Ok(())
+    }
+
+    /// Somebody has made it: the child of ours with this number, which may have ended already.
+    pub fn arrived(&self, pid: i32) {
+        let number = Pid::from_raw(pid).expect("a child's pid is positive");
+        let mut early = self.all.early.borrow_mut();
+        if let Some(at) = early.iter().position(|(other, _)| *other == pid) {
+            let (_, exit) = early.swap_remove(at);
+            drop(early);
+            return self.never_came(exit);
+        }
+        drop(early);
+        match self.all.pidfd(number) {
+            Ok(pidfd) => self.is_there(number, pidfd),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {
+                let gone = Exit { status: None, signal: Some(9), rss_kib_max: 0 };
+                self.never_came(gone);
+            }
+            Err(error) => {
+                log::warn!("watch process {pid}: {error}");
+                // Its end would go unnoticed.
+                let _ = rustix::process::kill_process(number, Sent::KILL);
+                let gone = Exit { status: None, signal: Some(9), rss_kib_max: 0 };
+                self.never_came(spawn::reap(pid, true).unwrap_or(gone));
+            }
+        }
+    }
+
+    fn is_there(&self, pid: Pid, pidfd: Option<Io<OwnedFd>>) {
+        // It may have lived under another name here, as the zygote that it was.
+        self.all.live.borrow_mut().insert(pid.as_raw_nonzero().get(), Rc::clone(&self.life));
+        self.all.expect_no_more();
+        self.pid.set(Some(pid));
+        if let Some(pidfd) = pidfd {
+            assert!(self.pidfd.set(pidfd).is_ok(), "a process comes once");
+        }
+        if self.unwanted.get() {
+            self.kill();
+        }
+        self.wake();
+    }
+
+    /// It will not come, or has gone already: this is said of its end.
+    pub fn never_came(&self, exit: Exit) {
+        self.all.expect_no_more();
+        self.life.exit.set(Some(exit));
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.life.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Its id; 0 before it is there.
     pub fn pid(&self) -> i32 {
-        self.pid.as_raw_nonzero().get()
+        self.pid.get().map_or(0, |pid| pid.as_raw_nonzero().get())
     }
 
     /// Asks the whole group to go.
@@ -200,24 +303,37 @@ impl Process {
     /// Makes the whole group go, and its leader, which may have left it.
     pub fn kill(&self) {
         self.signal(Sent::KILL);
-        if self.life.exit.get().is_none() {
-            let _ = rustix::process::kill_process(self.pid, Sent::KILL);
+        if let Some(pid) = self.pid.get().filter(|_| self.life.exit.get().is_none()) {
+            let _ = rustix::process::kill_process(pid, Sent::KILL);
         }
     }
 
     fn signal(&self, signal: Sent) {
+        let Some(pid) = self.pid.get() else {
+            self.unwanted.set(true);
+            return self.wake();
+        };
         // Once reaped, the number may be somebody else's.
         if self.life.exit.get().is_none()
-            && let Err(error) = rustix::process::kill_process_group(self.pid, signal)
+            && let Err(error) = rustix::process::kill_process_group(pid, signal)
         {
             log::debug!("signal process group {}: {error}", self.pid());
         }
     }
 
+    /// Waits until a process that is not there yet is not wanted any more.
+    pub fn poll_unwanted(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.unwanted.get() {
+            return Poll::Ready(());
+        }
+        self.wait(cx);
+        Poll::Pending
+    }
+
     /// Waits for its end. The group is gone then, and the process reaped.
     pub fn poll_exited(&self, cx: &Context<'_>) -> Poll<Exit> {
         if self.life.exit.get().is_none()
-            && let Some(pidfd) = &self.pidfd
+            && let Some(pidfd) = self.pidfd.get()
             && pidfd.poll_ready(cx, Interest::Read).is_ready()
         {
             self.all.sweep();
@@ -225,15 +341,19 @@ impl Process {
         if let Some(exit) = self.life.exit.get() {
             return Poll::Ready(exit);
         }
+        self.wait(cx);
+        Poll::Pending
+    }
+
+    fn wait(&self, cx: &Context<'_>) {
         let mut waker = self.life.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
-        Poll::Pending
     }
 
     /// The most memory it had, in KiB, if that was more than we had when it was started.
     pub fn memory_kib(&self, exit: Exit) -> Option<u64> {
-        Some(exit.rss_kib_max).filter(|kib| *kib > self.life.ours_kib)
+        Some(exit.rss_kib_max).filter(|kib| *kib > self.life.ours_kib.get())
     }
 }

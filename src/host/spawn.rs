@@ -350,6 +350,17 @@ pub fn own_rss_kib_max() -> u64 {
     u64::try_from(usage.ru_maxrss).unwrap_or(0)
 }
 
+/// Keeps what this process inherited, besides its standard descriptors, from its own children.
+pub fn keep_inherited_descriptors() {
+    let Ok(list) = std::fs::read_dir("/proc/self/fd") else { return };
+    for number in list.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+        if number > 2 {
+            // SAFETY: sets a flag of whatever descriptor has this number; if none has, it fails.
+            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+}
+
 fn errno() -> i32 {
     // SAFETY: always a valid pointer; in the child it is the suspended parent's.
     unsafe { *libc::__errno_location() }

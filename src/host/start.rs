@@ -1,6 +1,7 @@
 //! Starting workers.
 
 use std::ffi::CString;
+use std::io::PipeWriter;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -9,14 +10,15 @@ use super::catalog::Version;
 use super::output::Output;
 use super::spawn::{NotStarted, Seat};
 use super::worker::{Talk, Worker};
+use super::zygote::{Birth, Spare};
 use crate::function::config::Runtime;
 use crate::io::clock::CivilTime;
 use crate::io::{Clock, Io};
 use crate::pool::{Cause, Event, Instant, InvocationId, VersionId, WorkerId};
 use crate::runtime::{exec, native};
 
-/// Why a worker was not started.
-enum Refused {
+/// Why a process was not started.
+pub(super) enum Refused {
     /// By the kernel.
     Process(NotStarted),
     /// For want of descriptors or the like.
@@ -56,10 +58,10 @@ impl Host {
             *version.init_error.borrow_mut() = None;
         }
         let started = self.start(now, id, &version, provisioned, invocation);
-        let worker = match started {
-            Ok(mut worker) => {
+        let (worker, birth) = match started {
+            Ok((mut worker, birth)) => {
                 worker.again = again;
-                Rc::new(worker)
+                (Rc::new(worker), birth)
             }
             Err(refused) => {
                 let cause = note_refusal(&version, &refused);
@@ -73,6 +75,13 @@ impl Host {
         }
         let host = Rc::clone(self);
         let task = async move {
+            if let Some(birth) = birth
+                // On the heap, since the task lasts longer than this.
+                && let Err(error) = Box::pin(host.bear(&worker, *birth)).await
+            {
+                let cause = note_refusal(&worker.version, &error.into());
+                return host.vanished(&worker, cause);
+            }
             let exit = worker.live(&host).await;
             host.exited(&worker, exit);
         };
@@ -86,12 +95,17 @@ impl Host {
         version: &Rc<Version>,
         provisioned: bool,
         invocation: Option<InvocationId>,
-    ) -> Result<Worker, Refused> {
+    ) -> Result<(Worker, Option<Box<Birth>>), Refused> {
+        let made =
+            |process, heard| Worker::new(id, Rc::clone(version), provisioned, process, heard, now);
+        if version.forks(now)
+            && !provisioned
+            && let Some(Spare { process, output, talk }) = self.take_spare(version)
+        {
+            return Ok((made(process, (output, Talk::Native(talk))), None));
+        }
         let mut environment = self.own_environment(provisioned);
-        // Ours is read by the reactor, the worker's blocks as programs expect it.
-        let (log, log_end) = std::io::pipe()?;
-        rustix::io::ioctl_fionbio(&log, true)?;
-        let output = Output::new(Io::new(&self.reactor, log)?);
+        let (output, log_end) = self.log_pipe()?;
         let (process, talk) = match &version.config.runtime {
             Runtime::Exec => {
                 let invocation = invocation.expect("one-shot workers are started for one");
@@ -103,6 +117,12 @@ impl Host {
             }
             Runtime::Native | Runtime::Python(_) | Runtime::Node(_) => {
                 let (talk, end) = native::Talk::open(&self.reactor)?;
+                if version.forks(now) {
+                    let process = self.processes.expect();
+                    let birth = Birth { ends: (end, log_end), environment };
+                    let worker = made(process, (output, Talk::Native(talk)));
+                    return Ok((worker, Some(Box::new(birth))));
+                }
                 let stdio = [end.as_fd(), log_end.as_fd(), log_end.as_fd()];
                 let seat = Seat { environment: &environment, stdio };
                 (self.processes.spawn(&version.launch, &seat)?, Talk::Native(talk))
@@ -117,11 +137,19 @@ impl Host {
                 (process, Talk::Provided(Box::default()))
             }
         };
-        Ok(Worker::new(id, Rc::clone(version), provisioned, process, (output, talk), now))
+        Ok((made(process, (output, talk)), None))
+    }
+
+    /// What a process writes, and where it writes that.
+    pub(super) fn log_pipe(&self) -> std::io::Result<(Output, PipeWriter)> {
+        // Ours is read by the reactor, the worker's blocks as programs expect it.
+        let (log, end) = std::io::pipe()?;
+        rustix::io::ioctl_fionbio(&log, true)?;
+        Ok((Output::new(Io::new(&self.reactor, log)?), end))
     }
 
     /// What differs from worker to worker in every runtime.
-    fn own_environment(&self, provisioned: bool) -> Vec<CString> {
+    pub(super) fn own_environment(&self, provisioned: bool) -> Vec<CString> {
         let kind = if provisioned { "provisioned-concurrency" } else { "on-demand" };
         let CivilTime { year, month, day, .. } = CivilTime::from_unix_ms(Clock::unix_ms());
         let stream = self.invocations.borrow_mut().random();
@@ -150,6 +178,15 @@ impl Host {
             list.push(variable("HOB_CLIENT_CONTEXT", context));
         }
         list
+    }
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refused::Process(error) => error.fmt(f),
+            Refused::System(error) => error.fmt(f),
+        }
     }
 }
 

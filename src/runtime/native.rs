@@ -275,7 +275,7 @@ impl Talk {
 }
 
 /// The `errorType` of an error, as far as a log may take it over.
-fn error_type(json: &[u8]) -> String {
+pub fn error_type(json: &[u8]) -> String {
     #[derive(serde::Deserialize)]
     struct Told {
         #[serde(rename = "errorType")]

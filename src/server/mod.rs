@@ -20,7 +20,7 @@ use crate::api::{self, Api};
 use crate::error::Error;
 use crate::function::store::Store;
 use crate::host::process::Reaper;
-use crate::host::spawn::Text;
+use crate::host::spawn::{Text, keep_inherited_descriptors};
 use crate::host::{Host, Setup};
 use crate::http::Listener;
 use crate::http::listener::{Limits, Peers};
@@ -46,6 +46,7 @@ pub struct Origin {
 /// Runs the server until it is told to stop.
 pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
     logger::start();
+    keep_inherited_descriptors();
     for key in &settings.not_in_force {
         log::warn!("hob.toml: not yet in force in this build: {key}");
     }

@@ -13,13 +13,15 @@
 
 #[cfg(unix)]
 mod unix;
+#[cfg(unix)]
+mod zygote;
 
 use embedded_io::{Read, Write};
 
 pub use super::{Context, Error};
 use super::{FRAME_MAX, FromWorker, HEADER_MAX, PROTOCOL, ToWorker, decode, encode};
 #[cfg(unix)]
-pub use unix::{Failure, run};
+pub use unix::{Failure, run, run_with};
 
 /// An error that a handler reports, before it is made JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
+use super::zygote::fork_workers;
 use super::{Context, Report};
 use crate::wire::{Error, FRAME_MAX, FromWorker, PREFIX, PROTOCOL, ToWorker, decode, encode};
 
@@ -41,13 +42,46 @@ impl<E: std::error::Error> From<E> for Failure {
 /// Returns when there is nothing more to do; leave `main` then. Standard input is `/dev/null`
 /// from here on, so that programs which the handler starts do not read the host's messages.
 ///
+/// With `zygote = "on"` this forks a process for each worker, so what was done before is done once
+/// for all of them. Threads, open files and connections cannot be shared like that: with any of
+/// them there, workers are started one by one. See [`run_with`].
+///
 /// # Errors
 /// If standard input is not a socket that speaks the protocol: this was not started by hob.
-pub fn run<H>(mut handler: H) -> std::io::Result<()>
+pub fn run<H>(handler: H) -> std::io::Result<()>
 where
     H: FnMut(&[u8], &Context<'_>) -> Result<Vec<u8>, Failure>,
 {
+    begin(|| handler, false)
+}
+
+/// As [`run`], with a handler that `make` makes in each worker, after its fork: the place to open
+/// files and connections and to seed random numbers. What is open before is shared by all workers,
+/// and is the caller's affair.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with<M, H>(make: M) -> std::io::Result<()>
+where
+    M: FnOnce() -> H,
+    H: FnMut(&[u8], &Context<'_>) -> Result<Vec<u8>, Failure>,
+{
+    begin(make, true)
+}
+
+fn begin<M, H>(make: M, sharing: bool) -> std::io::Result<()>
+where
+    M: FnOnce() -> H,
+    H: FnMut(&[u8], &Context<'_>) -> Result<Vec<u8>, Failure>,
+{
     let mut socket = take_socket()?;
+    if std::env::var_os("HOB_ZYGOTE").is_some() {
+        match fork_workers(socket, sharing)? {
+            Some(own) => socket = own,
+            None => return Ok(()),
+        }
+    }
+    let mut handler = make();
     let mut out = [0; 64];
     let hello = encode(&FromWorker::Hello { protocol: PROTOCOL }, 0, &mut out).map_err(broken)?;
     let ready = encode(&FromWorker::Ready, 0, &mut out[hello..]).map_err(broken)?;
@@ -135,10 +169,10 @@ fn write_parts(socket: &mut UnixStream, mut parts: &mut [IoSlice<'_>]) -> std::i
     Ok(())
 }
 
-fn broken(error: Error) -> std::io::Error {
+pub(super) fn broken(error: Error) -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::InvalidData, error)
 }
 
-fn cut() -> std::io::Error {
+pub(super) fn cut() -> std::io::Error {
     broken(Error::Truncated)
 }

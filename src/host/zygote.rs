@@ -1,0 +1,487 @@
+//! Zygotes: for a version that can have one, a process that has started the runtime and imported
+//! the handler, and forks the version's workers from there.
+//!
+//! It is started with the first worker that needs it, is no worker itself and takes no slot, and
+//! goes when it has had no worker for the idle timeout. Its initialisation is that of the workers
+//! that wait for it: if it fails, theirs has failed. One that may not fork becomes the worker that
+//! it was started for; one that crashes is done without for a while, and workers start plainly.
+
+mod talk;
+
+use std::cell::{Cell, RefCell};
+use std::ffi::CString;
+use std::future::poll_fn;
+use std::io::PipeWriter;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::Host;
+use super::catalog::{Unforkable, Version};
+use super::output::Output;
+use super::process::Process;
+use super::spawn::{Exit, NotStarted, Seat};
+use super::worker::Worker;
+use crate::function::config::{Runtime, Zygote as Wish};
+use crate::limits::{
+    SPARE_IDLE_MS, SPARE_STARTS_MIN, SPARE_STARTS_MS, ZYGOTE_AGAIN_MS, ZYGOTE_IDLE_MS_MIN,
+};
+use crate::pool::{Instant, VersionId};
+use crate::runtime::native;
+use talk::{Answer, Talk};
+
+/// All zygotes that are alive.
+#[derive(Default)]
+pub struct Zygotes {
+    live: RefCell<Vec<Rc<Zygote>>>,
+    /// Processes of zygotes and spares that are not reaped yet.
+    processes: Cell<u32>,
+}
+
+/// The zygote of one version.
+pub struct Zygote {
+    /// Whose workers it forks.
+    pub version: Rc<Version>,
+    /// Its process.
+    pub process: Process,
+    /// When it was started.
+    pub started: Instant,
+    /// Workers and spares that it has forked.
+    pub forks: Cell<u32>,
+    output: Output,
+    talk: Talk,
+    /// When a worker last came from it.
+    used: Cell<Instant>,
+    /// When its latest workers were wanted, the last one first.
+    starts: Cell<[Option<Instant>; SPARE_STARTS_MIN]>,
+    /// A worker that was forked before it is wanted, and when.
+    spare: RefCell<Option<(Spare, Instant)>>,
+    /// It was told to go.
+    dismissed: Cell<bool>,
+}
+
+/// A worker that was forked but serves nobody yet.
+pub struct Spare {
+    /// Its process.
+    pub process: Process,
+    /// What it writes.
+    pub output: Output,
+    /// How it is spoken to.
+    pub talk: native::Talk,
+}
+
+/// What a worker that is not there yet will get.
+pub struct Birth {
+    /// Its end of the wire, and of its log.
+    pub ends: (OwnedFd, PipeWriter),
+    /// What its environment has besides its version's.
+    pub environment: Vec<CString>,
+}
+
+impl Birth {
+    fn stdio(&self) -> [std::os::fd::BorrowedFd<'_>; 3] {
+        let (wire, log) = &self.ends;
+        [wire.as_fd(), log.as_fd(), log.as_fd()]
+    }
+}
+
+/// How a wait for a fork ended.
+enum Born {
+    /// There it is.
+    Worker(i32),
+    /// The zygote could not initialise, and says why.
+    InitError(Vec<u8>),
+    /// The zygote ended while it initialised.
+    Ended(Exit),
+    /// The worker is not wanted any more.
+    Unwanted,
+    /// No zygote will do it.
+    Plainly,
+}
+
+impl Version {
+    /// True if its workers are forked from a zygote.
+    pub fn forks(&self, now: Instant) -> bool {
+        let can = match (&self.config.runtime, self.config.zygote) {
+            (Runtime::Python(_), Wish::Auto | Wish::On) | (Runtime::Native, Wish::On) => true,
+            (Runtime::Python(_) | Runtime::Native, Wish::Off | Wish::Auto)
+            | (Runtime::Exec | Runtime::Provided(_) | Runtime::Node(_), _) => false,
+        };
+        let refused = |unforkable: &Unforkable| unforkable.until.is_none_or(|until| now < until);
+        can && !self.unforkable.borrow().as_ref().is_some_and(refused)
+    }
+
+    /// Takes note of why its workers are not forked, for ever or until some time.
+    fn is_unforkable(&self, why: String, until: Option<Instant>) {
+        log::warn!("function {}: workers are not forked: {why}", self.name);
+        *self.unforkable.borrow_mut() = Some(Unforkable { why, until });
+    }
+}
+
+impl Zygotes {
+    /// The zygote of a version, if it has one.
+    pub fn of(&self, version: VersionId) -> Option<Rc<Zygote>> {
+        self.live.borrow().iter().find(|zygote| zygote.version.id == version).cloned()
+    }
+
+    /// True while any of their processes is there.
+    pub fn are_there(&self) -> bool {
+        self.processes.get() > 0
+    }
+
+    /// Ends the zygote of a version that is not served any more.
+    pub fn dismiss(&self, version: VersionId) {
+        if let Some(zygote) = self.of(version) {
+            zygote.dismiss();
+        }
+    }
+
+    /// Ends all of them.
+    pub fn dismiss_all(&self) {
+        let all = self.live.borrow().clone();
+        all.iter().for_each(|zygote| zygote.dismiss());
+    }
+
+    fn count(&self, by: i32) {
+        self.processes.set(self.processes.get().saturating_add_signed(by));
+    }
+}
+
+impl Zygote {
+    fn dismiss(&self) {
+        self.dismissed.set(true);
+        self.process.kill();
+    }
+
+    /// True if its spare has ended by itself; it is taken away then.
+    fn poll_spare_ended(&self, cx: &std::task::Context<'_>) -> bool {
+        let ended = |(spare, _): &(Spare, Instant)| spare.process.poll_exited(cx).is_ready();
+        let gone = self.spare.borrow().as_ref().is_some_and(ended);
+        if gone {
+            self.spare.take();
+        }
+        gone
+    }
+
+    /// Takes its spare, if there is one.
+    fn take_spare(&self) -> Option<Spare> {
+        self.spare.take().map(|(spare, _)| spare)
+    }
+
+    /// Takes note that a worker was wanted; true if that happens so often that the next one should
+    /// be forked beforehand.
+    fn is_hot(&self, now: Instant) -> bool {
+        let mut starts = self.starts.get();
+        starts.rotate_right(1);
+        starts[0] = Some(now);
+        self.starts.set(starts);
+        self.used.set(now);
+        starts.iter().all(|at| at.is_some_and(|at| now < at.after_ms(SPARE_STARTS_MS)))
+    }
+}
+
+impl Host {
+    /// A worker that was forked beforehand. Another one follows if they go like this.
+    pub(super) fn take_spare(self: &Rc<Self>, version: &Version) -> Option<Spare> {
+        let zygote = self.zygotes.of(version.id)?;
+        let spare = zygote.take_spare()?;
+        self.zygotes.count(-1);
+        self.follow_up(&zygote);
+        Some(spare)
+    }
+
+    /// Has a worker's process made: forked if that is possible, else started plainly. The worker
+    /// lives, or its end is known, when this returns.
+    pub(super) async fn bear(
+        self: &Rc<Self>,
+        worker: &Worker,
+        birth: Birth,
+    ) -> Result<(), NotStarted> {
+        let version = &worker.version;
+        match self.fork(worker, &birth).await {
+            Born::Worker(pid) => worker.process.arrived(pid),
+            Born::InitError(json) => {
+                let error_type = native::error_type(&json);
+                self.init_failed(worker, json, &error_type);
+                worker.process.never_came(FAILED);
+            }
+            Born::Ended(exit) => worker.process.never_came(exit),
+            Born::Unwanted => worker.process.never_came(UNWANTED),
+            Born::Plainly => {
+                let seat = Seat { environment: &birth.environment, stdio: birth.stdio() };
+                let started = worker.process.start(&version.launch, &seat);
+                started.inspect_err(|_| worker.process.never_came(FAILED))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn fork(self: &Rc<Self>, worker: &Worker, birth: &Birth) -> Born {
+        let version = &worker.version;
+        let zygote = match self.zygotes.of(version.id) {
+            Some(zygote) => zygote,
+            None => match self.start_zygote(version) {
+                Ok(zygote) => zygote,
+                Err(error) => {
+                    // What is wrong shows once more, and is told, at the plain start.
+                    log::debug!("start the zygote of {}: {error}", version.name);
+                    return Born::Plainly;
+                }
+            },
+        };
+        let _wait = zygote.talk.join();
+        let answer = poll_fn(|cx| match worker.process.poll_unwanted(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => zygote.talk.poll_ready(cx).map(Some),
+        });
+        match answer.await {
+            None => {
+                // If it was for this one alone that it takes so long, it need not go on.
+                if zygote.talk.waiting() == 1 && !zygote.talk.is_ready() {
+                    zygote.dismiss();
+                }
+                return Born::Unwanted;
+            }
+            Some(Answer::Ready) => {}
+            Some(Answer::Unforkable(why)) => {
+                if version.config.zygote == Wish::On {
+                    let message = format!("zygote = \"on\", but it must not fork: {why}");
+                    version.is_unforkable(why, None);
+                    zygote.dismiss();
+                    let error = serde_json::json!({
+                        "errorType": "Runtime.Unforkable",
+                        "errorMessage": message,
+                    });
+                    return Born::InitError(error.to_string().into_bytes());
+                }
+                version.is_unforkable(why, None);
+            }
+            Some(Answer::InitError(json)) => return Born::InitError(json),
+            Some(Answer::Ended(exit)) => return Born::Ended(exit),
+            Some(Answer::Gone) => return Born::Plainly,
+        }
+        let born = self.fork_from(&zygote, &worker.process, birth).await;
+        if matches!(born, Born::Worker(_)) {
+            self.follow_up(&zygote);
+        }
+        born
+    }
+
+    /// Asks a zygote that is ready for one process.
+    async fn fork_from(
+        self: &Rc<Self>,
+        zygote: &Rc<Zygote>,
+        process: &Process,
+        birth: &Birth,
+    ) -> Born {
+        let (wire, log) = &birth.ends;
+        let environment = birth.environment.iter().map(|pair| pair.to_string_lossy());
+        let environment = environment.collect::<Vec<_>>().join("\0");
+        let asked = zygote.talk.ask(&environment, [wire.as_fd(), log.as_fd()]);
+        let serial = match asked {
+            Ok(serial) => serial,
+            Err(error) => {
+                zygote.version.is_unforkable(
+                    format!("speak to the zygote: {error}"),
+                    Some(self.reactor.now().after_ms(ZYGOTE_AGAIN_MS)),
+                );
+                zygote.dismiss();
+                return Born::Plainly;
+            }
+        };
+        let answer = poll_fn(|cx| match process.poll_unwanted(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => zygote.talk.poll_forked(cx, serial).map(Some),
+        });
+        match answer.await {
+            // A fork takes no such time: it hangs. What it may have forked reads the end of its
+            // stream, since nobody else has our end.
+            None => {
+                zygote.version.is_unforkable(
+                    "the zygote does not answer".to_owned(),
+                    Some(self.reactor.now().after_ms(ZYGOTE_AGAIN_MS)),
+                );
+                zygote.dismiss();
+                Born::Unwanted
+            }
+            Some(Some(pid)) => {
+                zygote.forks.set(zygote.forks.get() + 1);
+                if pid == zygote.process.pid() {
+                    zygote.talk.became_worker();
+                }
+                Born::Worker(pid)
+            }
+            Some(None) => Born::Plainly,
+        }
+    }
+
+    /// After a worker came from this zygote: forks the next one beforehand if it is hot.
+    fn follow_up(self: &Rc<Self>, zygote: &Rc<Zygote>) {
+        let hot = zygote.is_hot(self.reactor.now());
+        let no_more = zygote.dismissed.get() || !zygote.talk.is_ready() || self.is_draining();
+        if !hot || no_more || zygote.spare.borrow().is_some() {
+            return;
+        }
+        let (host, zygote) = (Rc::clone(self), Rc::clone(zygote));
+        let task = async move {
+            // The worker that was wanted goes first.
+            host.reactor.sleep_ms(1).await;
+            if let Err(error) = host.fork_spare(&zygote).await {
+                log::debug!("fork a spare for {}: {error}", zygote.version.name);
+            }
+        };
+        self.executor.spawn(task).detach();
+    }
+
+    async fn fork_spare(self: &Rc<Self>, zygote: &Rc<Zygote>) -> std::io::Result<()> {
+        let (output, log) = self.log_pipe()?;
+        let (talk, wire) = native::Talk::open(&self.reactor)?;
+        let birth = Birth { ends: (wire, log), environment: self.own_environment(false) };
+        let process = self.processes.expect();
+        match self.fork_from(zygote, &process, &birth).await {
+            Born::Worker(pid) => process.arrived(pid),
+            Born::InitError(_) | Born::Ended(_) | Born::Unwanted | Born::Plainly => {
+                process.never_came(UNWANTED);
+                return Ok(());
+            }
+        }
+        self.zygotes.count(1);
+        let spare = Spare { process, output, talk };
+        let unneeded = zygote.dismissed.get() || zygote.spare.borrow().is_some();
+        if unneeded {
+            self.end_spare(spare);
+        } else {
+            *zygote.spare.borrow_mut() = Some((spare, self.reactor.now()));
+            zygote.talk.wake_listener();
+        }
+        Ok(())
+    }
+
+    /// Ends a spare, and reaps it.
+    fn end_spare(self: &Rc<Self>, spare: Spare) {
+        let host = Rc::clone(self);
+        let task = async move {
+            spare.process.kill();
+            poll_fn(|cx| spare.process.poll_exited(cx)).await;
+            host.zygotes.count(-1);
+        };
+        self.executor.spawn(task).detach();
+    }
+
+    fn start_zygote(
+        self: &Rc<Self>,
+        version: &Rc<Version>,
+    ) -> Result<Rc<Zygote>, super::start::Refused> {
+        let now = self.reactor.now();
+        let (output, log) = self.log_pipe()?;
+        let (talk, wire) = Talk::open(&self.reactor)?;
+        let mut environment = self.own_environment(false);
+        environment.push(CString::from(c"HOB_ZYGOTE=1"));
+        let stdio = [wire.as_fd(), log.as_fd(), log.as_fd()];
+        let seat = Seat { environment: &environment, stdio };
+        let process = self.processes.spawn(&version.launch, &seat)?;
+        let zygote = Rc::new(Zygote {
+            version: Rc::clone(version),
+            process,
+            started: now,
+            forks: Cell::new(0),
+            output,
+            talk,
+            used: Cell::new(now),
+            starts: Cell::default(),
+            spare: RefCell::default(),
+            dismissed: Cell::new(false),
+        });
+        self.zygotes.live.borrow_mut().push(Rc::clone(&zygote));
+        self.zygotes.count(1);
+        self.counters.borrow_mut().spawned += 1;
+        let (host, own) = (Rc::clone(self), Rc::clone(&zygote));
+        self.executor.spawn(async move { host.keep_zygote(&own).await }).detach();
+        Ok(zygote)
+    }
+
+    /// Listens to a zygote until it is gone.
+    async fn keep_zygote(self: &Rc<Self>, zygote: &Rc<Zygote>) {
+        let name = &zygote.version.name;
+        let said = |line: &[u8]| self.note_outside(name, line);
+        let (mut heard, mut spoken) = (false, false);
+        let exit = loop {
+            let listen = poll_fn(|cx| {
+                heard = heard || zygote.output.poll(cx, said).is_ready();
+                if !spoken && let Poll::Ready(end) = zygote.talk.poll(cx) {
+                    spoken = true;
+                    if let Err(broken) = end {
+                        let why = format!("the handler is no zygote: {broken}");
+                        zygote.version.is_unforkable(why, None);
+                        zygote.dismiss();
+                    }
+                }
+                if zygote.talk.is_worker() {
+                    return Poll::Ready(None);
+                }
+                if zygote.poll_spare_ended(cx) {
+                    self.zygotes.count(-1);
+                }
+                zygote.process.poll_exited(cx).map(Some)
+            });
+            if zygote.dismissed.get() {
+                break listen.await;
+            }
+            if let Some(exit) = self.reactor.by(self.next_look(zygote), listen).await {
+                break exit;
+            }
+            self.look_at(zygote);
+        };
+        zygote.output.finish(said);
+        self.zygotes.live.borrow_mut().retain(|other| !Rc::ptr_eq(other, zygote));
+        self.zygotes.count(-1);
+        if let Some(spare) = zygote.take_spare() {
+            self.end_spare(spare);
+        }
+        let Some(exit) = exit else { return };
+        if zygote.talk.is_ready() && !zygote.dismissed.get() {
+            let why = format!("the zygote ended: {}", super::catalog::exit_message(exit));
+            let until = self.reactor.now().after_ms(ZYGOTE_AGAIN_MS);
+            zygote.version.is_unforkable(why, Some(until));
+        }
+        zygote.talk.ended(exit);
+    }
+
+    fn idle_ms(&self, version: &Version) -> u32 {
+        version.settings(self.defaults.get()).idle_timeout_ms.max(ZYGOTE_IDLE_MS_MIN)
+    }
+
+    /// When to look whether a zygote or its spare is still needed.
+    fn next_look(&self, zygote: &Zygote) -> Instant {
+        let idle = zygote.used.get().after_ms(self.idle_ms(&zygote.version));
+        let spare = zygote.spare.borrow().as_ref().map(|(_, since)| since.after_ms(SPARE_IDLE_MS));
+        spare.map_or(idle, |spare| spare.min(idle))
+    }
+
+    fn look_at(self: &Rc<Self>, zygote: &Zygote) {
+        let now = self.reactor.now();
+        let is_old = |(_, since): &(Spare, Instant)| since.after_ms(SPARE_IDLE_MS) <= now;
+        if zygote.spare.borrow().as_ref().is_some_and(is_old)
+            && let Some(spare) = zygote.take_spare()
+        {
+            self.end_spare(spare);
+        }
+        if zygote.used.get().after_ms(self.idle_ms(&zygote.version)) > now {
+            return;
+        }
+        let has_workers = {
+            let workers = self.workers.borrow();
+            workers.iter().flatten().any(|worker| worker.version.id == zygote.version.id)
+        };
+        if has_workers {
+            zygote.used.set(now);
+        } else {
+            zygote.dismiss();
+        }
+    }
+}
+
+/// The end of a process that was not wanted before it was there.
+const UNWANTED: Exit = Exit { status: None, signal: Some(9), rss_kib_max: 0 };
+/// The end of a process that could not come to be.
+const FAILED: Exit = Exit { status: Some(1), signal: None, rss_kib_max: 0 };

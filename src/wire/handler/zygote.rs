@@ -1,0 +1,217 @@
+//! A native zygote: the process that has initialised, and forks the workers.
+//!
+//! On the GNU C library a worker is made by `clone(CLONE_PARENT)`, so that it is the host's own
+//! child from its first moment. Elsewhere the C library must do the fork itself, or its idea of the
+//! thread's number stays the zygote's (musl's `abort` would then end the zygote): a fork of a fork
+//! whose parent exits, and the host adopts the orphan.
+
+#![allow(unsafe_code, reason = "forking; beside the host's spawn no other file may have any")]
+
+extern crate std;
+
+use core::mem::MaybeUninit;
+use std::format;
+use std::io::{IoSliceMut, Result, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+
+use super::unix::{broken, cut};
+use crate::wire::{FromWorker, HEADER_MAX, PROTOCOL, ToWorker, decode, encode};
+
+/// Forks a worker for each message on `control`. Returns the worker's socket in each worker, and
+/// `None` in the zygote once the host hangs up. If `sharing` is false, open files and connections
+/// are a reason not to fork.
+pub fn fork_workers(mut control: UnixStream, sharing: bool) -> Result<Option<UnixStream>> {
+    let host = process_id(rustix::process::getppid());
+    let refusal = threads().or_else(|| (!sharing).then(|| open_things(&control)).flatten());
+    say(&mut control, FromWorker::Hello { protocol: PROTOCOL }, b"")?;
+    match &refusal {
+        None => say(&mut control, FromWorker::Ready, b"")?,
+        Some(why) => say(&mut control, FromWorker::Unforkable, why.as_bytes())?,
+    }
+    let mut input = Vec::new();
+    while let Some((id, environment, socket, log)) = receive(&control, &mut input)? {
+        std::io::stdout().flush()?;
+        if refusal.is_some() {
+            let pid = std::process::id();
+            say(&mut control, FromWorker::Forked { id, pid }, b"")?;
+            drop(control);
+            settle_in(&log, &[])?;
+            return Ok(Some(socket.into()));
+        }
+        // SAFETY: `threads` found this thread alone; between the fork and its return the child
+        // does nothing.
+        let pid = unsafe { fork() };
+        if pid == 0 {
+            drop(control);
+            leave_zygote(host);
+            settle_in(&log, &environment)?;
+            return Ok(Some(socket.into()));
+        }
+        let pid = u32::try_from(pid).unwrap_or(0);
+        say(&mut control, FromWorker::Forked { id, pid }, b"")?;
+    }
+    Ok(None)
+}
+
+fn process_id(pid: Option<rustix::process::Pid>) -> i32 {
+    pid.map_or(0, |pid| pid.as_raw_nonzero().get())
+}
+
+/// Why this process must not fork: other threads would be missing in the worker, with what they
+/// hold locked.
+fn threads() -> Option<String> {
+    match std::fs::read_dir("/proc/self/task").map(Iterator::count) {
+        Ok(1) => None,
+        Ok(n) => Some(format!("it has {n} threads")),
+        Err(error) => Some(format!("its threads cannot be counted: {error}")),
+    }
+}
+
+/// Why workers must not share what is open: connections, and places in files.
+fn open_things(control: &UnixStream) -> Option<String> {
+    let list = match std::fs::read_dir("/proc/self/fd") {
+        Ok(list) => list,
+        Err(error) => return Some(format!("its descriptors cannot be listed: {error}")),
+    };
+    for entry in list.flatten() {
+        let number = entry.file_name().to_string_lossy().parse().unwrap_or(-1);
+        let own = number <= 2 || number == control.as_raw_fd();
+        let Ok(target) = std::fs::read_link(entry.path()) else { continue };
+        let target = target.to_string_lossy().into_owned();
+        // The list itself is one of them; terminals, random numbers and the like have no state.
+        if !own && !target.starts_with("/dev/") && !target.starts_with("/proc/") {
+            return Some(format!("it has opened {target}"));
+        }
+    }
+    None
+}
+
+fn say(control: &mut UnixStream, message: FromWorker, payload: &[u8]) -> Result<()> {
+    let mut frame = [0; 32];
+    let length = encode(&message, payload.len(), &mut frame).map_err(broken)?;
+    control.write_all(&[&frame[..length], payload].concat())
+}
+
+type Fork = (u32, Vec<(String, String)>, OwnedFd, OwnedFd);
+
+/// Reads one message; `None` at the end of the stream.
+fn receive(control: &UnixStream, input: &mut Vec<u8>) -> Result<Option<Fork>> {
+    let mut beside = Vec::new();
+    loop {
+        let mut bytes = [0; HEADER_MAX];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let parts = &mut [IoSliceMut::new(&mut bytes)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let read = match rustix::net::recvmsg(control, parts, &mut ancillary, flags) {
+            Err(rustix::io::Errno::INTR) => continue,
+            read => read?.bytes,
+        };
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                beside.extend(fds);
+            }
+        }
+        if read == 0 {
+            return Ok(None);
+        }
+        input.extend_from_slice(&bytes[..read]);
+        let Some(frame) = decode::<ToWorker<'_>>(input, HEADER_MAX).map_err(broken)? else {
+            continue;
+        };
+        let ToWorker::Fork { id, environment } = frame.message else {
+            return Err(broken(crate::wire::Error::OutOfOrder));
+        };
+        let pairs = environment.split('\0').filter_map(|pair| pair.split_once('='));
+        let pairs = pairs.map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let end = frame.end;
+        input.drain(..end);
+        let mut beside = beside.into_iter();
+        let (Some(socket), Some(log)) = (beside.next(), beside.next()) else { return Err(cut()) };
+        return Ok(Some((id, pairs, socket, log)));
+    }
+}
+
+/// A worker is not part of the zygote's group, and goes with the host.
+fn leave_zygote(host: i32) {
+    let _ = rustix::process::setpgid(None, None);
+    let tied =
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    if tied.is_err() || process_id(rustix::process::getppid()) != host {
+        std::process::exit(1);
+    }
+}
+
+/// Takes what a worker was given in place of the zygote's.
+fn settle_in(log: &OwnedFd, environment: &[(String, String)]) -> Result<()> {
+    rustix::stdio::dup2_stdout(log.as_fd())?;
+    rustix::stdio::dup2_stderr(log.as_fd())?;
+    for (name, value) in environment {
+        // SAFETY: this process was just forked from one with a single thread.
+        unsafe { std::env::set_var(name, value) };
+    }
+    Ok(())
+}
+
+/// Forks a process whose parent is the host: 0 in the new one, its number in this one, negative if
+/// that failed.
+///
+/// # Safety
+/// Only while there is one thread.
+#[cfg(target_env = "gnu")]
+unsafe fn fork() -> i32 {
+    let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+    let flags = libc::c_long::from(flags | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID);
+    let mut tid: usize = 0;
+    // SAFETY: prctl writes one address; it is where the C library keeps the thread's number, which
+    // the kernel sets in the child as it does for the library's own fork. Without a new stack the
+    // child goes on here, on its copy of everything.
+    let pid = unsafe {
+        if libc::prctl(libc::PR_GET_TID_ADDRESS, &raw mut tid) != 0 {
+            return -1;
+        }
+        let none: libc::c_long = 0;
+        if cfg!(target_arch = "x86_64") {
+            libc::syscall(libc::SYS_clone, flags, none, none, tid, none)
+        } else {
+            libc::syscall(libc::SYS_clone, flags, none, none, none, tid)
+        }
+    };
+    i32::try_from(pid).unwrap_or(-1)
+}
+
+/// The same where the C library must do it.
+///
+/// # Safety
+/// Only while there is one thread.
+#[cfg(not(target_env = "gnu"))]
+unsafe fn fork() -> i32 {
+    let Ok((mut reader, mut writer)) = std::io::pipe() else { return -1 };
+    // SAFETY: one thread, says the caller; the process in between makes system calls only.
+    unsafe {
+        let between = libc::fork();
+        if between == 0 {
+            let middle = libc::getpid();
+            let worker = libc::fork();
+            if worker == 0 {
+                // Until it is adopted, the host's death would go unnoticed.
+                while libc::getppid() == middle {
+                    libc::sched_yield();
+                }
+                return 0;
+            }
+            let _ = writer.write_all(&worker.to_ne_bytes());
+            libc::_exit(0);
+        }
+        drop(writer);
+        let mut pid = [0; 4];
+        let read = std::io::Read::read_exact(&mut reader, &mut pid);
+        libc::waitpid(between, core::ptr::null_mut(), 0);
+        if between < 0 || read.is_err() { -1 } else { i32::from_ne_bytes(pid) }
+    }
+}
