@@ -1,0 +1,190 @@
+"""A worker's conversation with the host. `src/wire/SPEC.md` is its definition.
+
+An invocation is one read and one write when the event is small; everything here is weighed against
+that.
+"""
+
+import os
+
+from awslambdaric import lambda_context
+
+from . import _encode, _logs
+
+PROTOCOL = 2
+# Whole frames: the length, then the header of a message without fields.
+HELLO = bytes((2, 0, 0, 0, 0, PROTOCOL))
+READY = b"\x01\0\0\0\x01"
+INIT_ERROR = b"\x04"
+
+# Bytes of one read: a small event, whole. More is allocated as it is needed.
+_READ = 65536
+# Replies up to here are copied into one buffer, which is cheaper than a write of three.
+_JOIN = 16384
+
+
+class Broken(Exception):
+    """The host sent what makes no sense."""
+
+
+def frame(header, payload=b""):
+    return (len(header) + len(payload)).to_bytes(4, "little") + header + payload
+
+
+def varint(number):
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def read_varint(data, at):
+    """The number at `at`, and where it ends."""
+    number = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, at
+        shift += 7
+
+
+def send(wire, *parts):
+    """Writes all of it, in one call if the socket takes it."""
+    total = sum(map(len, parts))
+    sent = os.writev(wire, parts)
+    if sent == total:
+        return
+    rest = memoryview(b"".join(parts))
+    while sent < total:
+        sent += os.write(wire, rest[sent:])
+
+
+def read_rest(wire, start):
+    """The frame that begins with `start`; None at the end of the stream."""
+    while len(start) < 4:
+        more = os.read(wire, _READ)
+        if not more:
+            return None
+        start += more
+    total = 4 + int.from_bytes(start[:4], "little")
+    if len(start) > total:
+        raise Broken("more than one event")
+    whole = bytearray(total)
+    whole[: len(start)] = start
+    got = len(start)
+    with memoryview(whole) as view:
+        while got < total:
+            count = os.readv(wire, (view[got:],))
+            if count == 0:
+                return None
+            got += count
+    return bytes(whole)
+
+
+def decode(data):
+    """An Invoke frame's fields, and where its event begins."""
+    if data[4] != 0:
+        raise Broken(f"message {data[4]} for a worker")
+    number = data[5]
+    at = 6
+    if number > 127:
+        number, at = read_varint(data, 5)
+    deadline, at = read_varint(data, at)
+    texts = []
+    for _ in range(5):
+        size = data[at]
+        at += 1
+        if size > 127:
+            size, at = read_varint(data, at - 1)
+        end = at + size
+        texts.append(data[at:end].decode())
+        at = end
+    return number, deadline, texts, at
+
+
+def _context_part(text, name):
+    """What a caller's JSON holds."""
+    from json import loads
+
+    try:
+        return loads(text)
+    except Exception as error:
+        from . import _errors
+
+        kind = _errors.CONTEXT_UNMARSHAL_ERROR
+        raise _errors.Fault(kind, f"Unable to parse {name} JSON: {error}")
+
+
+def _event(payload):
+    try:
+        return _encode.decode(payload)
+    except Exception as error:
+        from . import _errors
+
+        raise _errors.Fault(_errors.UNMARSHAL_ERROR, f"Unable to unmarshal input: {error}")
+
+
+def _reply(encode, result):
+    if isinstance(result, bytes):
+        return result
+    try:
+        return encode(result).encode()
+    except Exception as error:
+        from . import _errors
+
+        raise _errors.Fault(_errors.MARSHAL_ERROR, f"Unable to marshal response: {error}")
+
+
+def serve(wire, handler):
+    """Runs invocations until the host has no more."""
+    lambda_context.read_facts()
+    make_context = lambda_context.LambdaContext
+    encode = _encode.Encoder().encode
+    environ = os.environ
+    read, write = os.read, os.write
+    while True:
+        data = read(wire, _READ)
+        size = len(data)
+        if size < 4 or int.from_bytes(data[:4], "little") != size - 4:
+            data = size and read_rest(wire, data)
+            if not data:
+                return
+        number, deadline, texts, at = decode(data)
+        request_id, arn, trace_id, client_context, identity = texts
+        _logs.REQUEST = request_id
+        if trace_id:
+            environ["_X_AMZN_TRACE_ID"] = trace_id
+        elif "_X_AMZN_TRACE_ID" in environ:
+            del environ["_X_AMZN_TRACE_ID"]
+        try:
+            context = make_context(
+                request_id,
+                _context_part(client_context, "Client Context") if client_context else None,
+                _context_part(identity, "Cognito Identity") if identity else None,
+                deadline,
+                arn,
+            )
+            event = _event(data[at:])
+            data = None
+            payload = _reply(encode, handler(event, context))
+            header = b"\x02"
+        except Exception:
+            from . import _errors
+
+            payload = _errors.report(request_id)
+            header = b"\x03"
+        # What the invocation leaves is gone before the next: nothing of it waits in our frame.
+        event = context = None
+        header += varint(number)
+        head = (len(header) + len(payload)).to_bytes(4, "little") + header
+        if len(payload) <= _JOIN:
+            answer = head + payload + READY
+            sent = write(wire, answer)
+            if sent != len(answer):
+                send(wire, answer[sent:])
+        else:
+            send(wire, head, payload, READY)
+        payload = answer = None
