@@ -1,0 +1,167 @@
+"""What a zygote is asked about: the environment says what the import does."""
+
+import atexit
+import gc
+import os
+import random
+import signal
+import sys
+import threading
+
+import hob
+
+doing = os.environ.get("DOING", "").split()
+calls = []
+kept = []
+started = threading.Event()
+
+
+@hob.on_fork
+def forked():
+    calls.append(("on_fork", os.getpid()))
+    if "fork-fails" in doing:
+        raise OSError("no database")
+
+
+if "no-hook" in doing:
+    hob._functions.clear()
+if "thread" in doing:
+    threading.Thread(target=threading.Event().wait, name="poller", daemon=True).start()
+if "file" in doing:
+    kept.append(open(__file__))
+if "socket" in doing:
+    import socket
+
+    kept.append(socket.socketpair())
+if "pipe" in doing:
+    kept.append(os.pipe())
+if "epoll" in doing:
+    import select
+
+    kept.append(select.epoll())
+if "random-device" in doing:
+    kept.append(open("/dev/urandom", "rb"))
+    kept.append(open("/dev/null"))
+if "terminal" in doing:
+    kept.append(os.openpty())
+if "fails" in doing:
+    raise ValueError("at import")
+if "no-gc" in doing:
+    gc.disable()
+if "term" in doing:
+
+    def on_term(number, frame):
+        os.write(1, b"handled\n")
+        sys.exit(7)
+
+    signal.signal(signal.SIGTERM, on_term)
+if "ignores-term" in doing:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if "snapshot" in doing:
+    from snapshot_restore_py import register_after_restore, register_before_snapshot
+
+    @register_before_snapshot
+    def first():
+        calls.append(("before 1", os.getpid()))
+
+    register_before_snapshot(calls.append, ("before 2", 0))
+
+    def after(*arguments, **named):
+        calls.append(("after", os.getpid(), arguments, named))
+
+    register_after_restore(after, 1, two=2)
+if "before-fails" in doing:
+    from snapshot_restore_py import register_before_snapshot
+
+    register_before_snapshot([].pop)
+if "no-fork" in doing:
+    from hob import _fork
+
+    def refuse(*arguments):
+        if refusals:
+            raise BlockingIOError(refusals.pop(), "no room")
+        return fork()
+
+    fork, refusals = os.fork, [11]
+    os.fork = refuse
+    # A system call that there is not: the second way is taken instead, and for good.
+    _fork._CLONE = {machine: (9999, *way[1:]) for machine, way in _fork._CLONE.items()}
+forks = []
+if "count-forks" in doing:
+    # Python's own hook runs once in each process between us and the zygote.
+    os.register_at_fork(after_in_child=lambda: forks.append(os.getpid()))
+if "exits" in doing:
+    atexit.register(lambda: os.write(1, b"atexit %d\n" % os.getpid()))
+
+NAMES = ("NEW", "HOB", "OPENBLAS")
+imported = os.getpid()
+first_number = random.random()
+
+
+def descriptors():
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink("/proc/self/fd/" + name)
+        except OSError:
+            pass
+    return found
+
+
+def cached_thread_id():
+    """The main thread's id as the C library has it; 0 where the kernel does not say."""
+    import ctypes
+
+    place = ctypes.c_uint64(0)
+    ctypes.CDLL(None).prctl(40, ctypes.byref(place), 0, 0, 0)
+    return place.value and ctypes.c_int.from_address(place.value).value
+
+
+def handler(event, context):
+    return {
+        "pid": os.getpid(),
+        "imported": imported,
+        "parent": os.getppid(),
+        "group": os.getpgid(0),
+        "thread": cached_thread_id(),
+        "gc": gc.isenabled(),
+        "random": random.random(),
+        "calls": calls,
+        "late": hob.on_fork(lambda: 1)(),
+        "fds": descriptors(),
+        "environment": {k: v for k, v in os.environ.items() if k.startswith(NAMES)},
+        "forks": len(forks),
+    }
+
+
+def failing(event, context):
+    raise RuntimeError("in a fork")
+
+
+def thread(event, context):
+    """A thread of a worker runs, and is waited for."""
+    thread = threading.Thread(target=started.set)
+    thread.start()
+    thread.join(30)
+    return started.is_set()
+
+
+def child(event, context):
+    """Programs that a handler starts get no socket of ours."""
+    import subprocess
+
+    look = (
+        "import os\n"
+        "for name in os.listdir('/proc/self/fd'):\n"
+        "    if os.path.exists('/proc/self/fd/' + name):\n"
+        "        print(os.readlink('/proc/self/fd/' + name))\n"
+    )
+    return subprocess.run([sys.executable, "-c", look], capture_output=True, text=True).stdout
+
+
+def parents_death(event, context):
+    import ctypes
+
+    number = ctypes.c_int()
+    ctypes.CDLL(None).prctl(2, ctypes.byref(number), 0, 0, 0)
+    return number.value
