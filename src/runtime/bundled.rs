@@ -19,6 +19,22 @@ type Source = (&'static str, &'static str);
 
 const SOURCES: &[Source] = &[
     ("python/bootstrap.py", include_str!("python/bootstrap.py")),
+    ("python/awslambdaric/__init__.py", include_str!("python/awslambdaric/__init__.py")),
+    (
+        "python/awslambdaric/lambda_context.py",
+        include_str!("python/awslambdaric/lambda_context.py"),
+    ),
+    ("python/hob/__init__.py", include_str!("python/hob/__init__.py")),
+    ("python/hob/_encode.py", include_str!("python/hob/_encode.py")),
+    ("python/hob/_errors.py", include_str!("python/hob/_errors.py")),
+    ("python/hob/_fork.py", include_str!("python/hob/_fork.py")),
+    ("python/hob/_handler.py", include_str!("python/hob/_handler.py")),
+    ("python/hob/_logging.py", include_str!("python/hob/_logging.py")),
+    ("python/hob/_logs.py", include_str!("python/hob/_logs.py")),
+    ("python/hob/_main.py", include_str!("python/hob/_main.py")),
+    ("python/hob/_worker.py", include_str!("python/hob/_worker.py")),
+    ("python/hob/_zygote.py", include_str!("python/hob/_zygote.py")),
+    ("python/snapshot_restore_py.py", include_str!("python/snapshot_restore_py.py")),
     ("node/bootstrap.mjs", include_str!("node/bootstrap.mjs")),
 ];
 
@@ -71,6 +87,23 @@ pub fn install(data: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_of_them_are_in_the_binary() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/runtime");
+        let mut places = vec![here.join("python"), here.join("node")];
+        while let Some(place) = places.pop() {
+            for entry in fs::read_dir(place).expect("a folder").flatten() {
+                let path = entry.path();
+                let name = path.strip_prefix(&here).expect("below").to_owned();
+                if path.is_dir() && !path.ends_with("__pycache__") {
+                    places.push(path);
+                } else if path.extension().is_some_and(|end| end == "py" || end == "mjs") {
+                    assert!(SOURCES.iter().any(|(path, _)| name == Path::new(path)), "{name:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn they_are_written_whole_and_once_and_replace_those_of_another_build() {

@@ -1,4 +1,4 @@
-"""Entry of hob's Python workers: `python3 -u bootstrap.py`, or with `zygote` behind it.
+"""Entry of hob's Python workers: `python3 -u bootstrap.py`.
 
 Tiny on purpose: it is the one file that Python compiles at every start.
 """

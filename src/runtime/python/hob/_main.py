@@ -12,7 +12,8 @@ from . import _handler, _logs, _worker
 
 
 def main(home):
-    zygote = sys.argv[1:] == ["zygote"]
+    zygote = sys.argv[1:] == ["zygote"] or os.environ.get("HOB_ZYGOTE") == "1"
+    os.environ.pop("HOB_ZYGOTE", None)
     sys.argv[1:] = []
     sys.argv[0] = os.path.join(home, "bootstrap.py")
     _set_path(home)
