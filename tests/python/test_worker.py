@@ -1,0 +1,198 @@
+"""A plain worker: the wire in pieces, its process, its paths, its end."""
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+import tempfile
+import unittest
+
+import host
+from host import Event, Process
+
+FUNCTIONS = os.path.join(host.HERE, "functions")
+EVENT = Event(b"{}")
+
+
+class Case(unittest.TestCase):
+    def start(self, handler, variables=None, folder=FUNCTIONS):
+        worker = Process(folder, handler, variables)
+        self.assertEqual(worker.wire.expect_ready(), b"\1")
+        return worker
+
+    def ask(self, worker, event=EVENT, number=1):
+        kind, payload = worker.wire.invoke(event, number)
+        self.assertEqual(kind, "reply", payload)
+        return json.loads(payload)
+
+    def end(self, worker, status=0):
+        self.assertEqual(worker.end(), status)
+        return worker.log.read()
+
+
+class Wire(Case):
+    def test_in_pieces(self):
+        """An event that comes byte by byte, and numbers of every length."""
+        worker = self.start("plain.echo")
+        for number in (0, 1, 127, 128, 300, 16384, 2**31, 2**32 - 1):
+            event = Event(b'{"n": %d}' % number, trace="t" * 200)
+            parts = [event.request_id, event.arn, event.trace, event.context, event.identity]
+            head = b"\0" + host.varint(number) + host.varint(event.deadline_ms)
+            whole = host.frame(head + b"".join(map(host.text, parts)) + event.payload)
+            for at in range(len(whole)):
+                worker.wire.socket.sendall(whole[at : at + 1])
+            answer = b"\2" + host.varint(number) + b'{"n": %d}' % number
+            self.assertEqual(worker.wire.next(), answer)
+            self.assertEqual(worker.wire.next(), b"\1")
+        self.assertEqual(self.end(worker), b"")
+
+    def test_large(self):
+        """Both ways more than a socket holds."""
+        worker = self.start("plain.echo")
+        for size in (65_500, 65_536, 1_000_000, 6_291_000):
+            payload = b'"' + b"x" * size + b'"'
+            self.assertEqual(worker.wire.invoke(Event(payload), 5), ("reply", payload))
+        self.assertEqual(self.end(worker), b"")
+
+    def test_nonsense(self):
+        for data in (host.frame(b"\5nonsense"), host.frame(b""), host.frame(b"\0\1\1\1") * 2):
+            worker = self.start("plain.echo")
+            worker.wire.socket.sendall(data)
+            self.assertIsNone(worker.wire.next())
+            self.assertIn(b"Traceback", self.end(worker, status=1))
+
+    def test_half_an_event(self):
+        worker = self.start("plain.echo")
+        worker.wire.socket.sendall(b"\xff\0\0\0\0\1")
+        self.assertEqual(self.end(worker), b"")
+
+    def test_text_that_is_no_utf8(self):
+        worker = self.start("plain.surrogate", {"AWS_EXECUTION_ENV": "AWS_Lambda_python3.13"})
+        kind, payload = worker.wire.invoke(EVENT, 1)
+        error = json.loads(payload)
+        self.assertEqual((kind, error["errorType"]), ("error", "Runtime.MarshalError"))
+        self.assertIn("surrogates not allowed", error["errorMessage"])
+        kind, payload = worker.wire.invoke(Event(b'"raise"'), 2)
+        error = json.loads(payload)
+        self.assertEqual((kind, error["errorMessage"]), ("error", "\ud800 bad"))
+        self.assertIn(b"ValueError: \\ud800 bad", self.end(worker))
+
+
+class Surroundings(Case):
+    def test_process(self):
+        worker = self.start("plain.handler", {"HOB_OPT": "/nowhere/opt"})
+        seen = self.ask(worker)
+        runtime = host.runtime()
+        version = "python%d.%d" % sys.version_info[:2]
+        self.assertEqual(seen["argv"], [os.path.join(runtime, "bootstrap.py")])
+        self.assertEqual(
+            seen["path"][:4],
+            [
+                FUNCTIONS,
+                f"/nowhere/opt/python/lib/{version}/site-packages",
+                "/nowhere/opt/python",
+                runtime,
+            ],
+        )
+        self.assertEqual(seen["path"].count(runtime), 1)
+        self.assertEqual((seen["stdin"], seen["hob"], seen["cwd"]), ("", [], FUNCTIONS))
+        # The wire is the one besides the log, and the listing's own.
+        self.assertEqual(len(seen["descriptors"]), 5)
+        # What costs more than Python's own start is not imported before somebody needs it.
+        present = bare()
+        for heavy in ("json", "logging", "traceback", "re", "ctypes", "socket", "_socket"):
+            if heavy not in present:
+                self.assertNotIn(heavy, seen["modules"])
+        self.end(worker)
+
+    def test_files_of_the_function_hide_no_module_that_aws_has_loaded(self):
+        with tempfile.TemporaryDirectory() as folder:
+            opt = os.path.join(folder, "opt", "python")
+            os.makedirs(opt)
+            os.makedirs(os.path.join(folder, "linked"))
+            for path, text in (
+                ("json.py", "raise SystemExit('mine')"),
+                ("logging.py", "raise SystemExit('mine')"),
+                ("traceback.py", "raise SystemExit('mine')"),
+                ("opt/python/layered.py", ""),
+                ("linked/mine.py", ""),
+                ("linked.pth", "linked\n"),
+            ):
+                with open(os.path.join(folder, path), "w") as file:
+                    file.write(text)
+            os.symlink(os.path.join(FUNCTIONS, "plain.py"), os.path.join(folder, "plain.py"))
+            variables = {"HOB_OPT": os.path.join(folder, "opt")}
+            worker = self.start("plain.shadowed", variables, folder)
+            places = self.ask(worker)
+            self.assertFalse(places[0].startswith(folder))
+            self.assertFalse(places[1].startswith(folder))
+            self.assertEqual(places[2:], [opt + "/layered.py", folder + "/linked/mine.py"])
+            self.end(worker)
+
+    def test_names_of_aws(self):
+        worker = self.start("plain.kinds")
+        self.assertEqual(self.ask(worker), [True, True, True, "id", 0])
+        self.end(worker)
+
+    def test_hob_outside_of_hob(self):
+        """A copy in a zip for AWS: the function is called at once."""
+        path = os.path.join(host.SOURCE, "hob", "__init__.py")
+        spec = importlib.util.spec_from_file_location("hob_copy", path)
+        copy = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(copy)
+        calls = []
+
+        @copy.on_fork
+        def function():
+            calls.append(1)
+
+        self.assertEqual(calls, [1])
+        self.assertIsNotNone(function)
+
+
+class Ends(Case):
+    def test_term_while_it_waits(self):
+        worker = self.start("plain.waits")
+        os.kill(worker.pid, signal.SIGTERM)
+        self.assertEqual(self.end(worker, status=-signal.SIGTERM), b"")
+        worker = self.start("plain.waits")
+        self.assertEqual(self.ask(worker), "set")
+        os.kill(worker.pid, signal.SIGTERM)
+        # The handler's words, while the wire stays silent and open.
+        self.assertEqual(os.read(worker.log.end, 100), b"term\n")
+        self.assertEqual(self.ask(worker, number=2), "set")
+        self.assertEqual(self.end(worker), b"")
+
+    def test_hooks_run_once_before_ready(self):
+        worker = self.start("forking.handler")
+        seen = self.ask(worker)
+        self.assertEqual(seen["calls"], [["on_fork", worker.pid]])
+        self.assertEqual(seen["environment"], {})
+        self.end(worker)
+
+    def test_hook_fails(self):
+        worker = Process(FUNCTIONS, "forking.handler", {"DOING": "fork-fails exits"})
+        message = worker.wire.expect_ready()
+        error = json.loads(message[1:])
+        self.assertEqual(list(error), ["errorMessage", "errorType", "requestId", "stackTrace"])
+        self.assertEqual(error["errorMessage"], "no database")
+        log = self.end(worker, status=1)
+        self.assertIn(b"LAMBDA_WARNING", log)
+        self.assertTrue(log.endswith(b"atexit %d\n" % worker.pid))
+
+    def test_exit_of_the_stream_runs_what_is_registered(self):
+        worker = self.start("forking.handler", {"DOING": "exits"})
+        self.assertEqual(self.end(worker), b"atexit %d\n" % worker.pid)
+
+
+def bare():
+    """Modules that this Python has at its start, before anything of ours."""
+    import subprocess
+
+    code = "import sys; print(*sys.modules)"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+
+
+if __name__ == "__main__":
+    unittest.main()
