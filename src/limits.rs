@@ -147,6 +147,8 @@ pub const ZYGOTE_IDLE_MS_MIN: u32 = 1_000;
 pub const SPARE_STARTS_MIN: usize = 2;
 /// ... within this time.
 pub const SPARE_STARTS_MS: u32 = 10_000;
+/// Wait before a spare is made: the worker that is wanted now goes first.
+pub const SPARE_AFTER_MS: u32 = 1;
 /// How long a spare is kept that nobody wants.
 pub const SPARE_IDLE_MS: u32 = 60_000;
 

@@ -11,6 +11,7 @@ pub mod logs;
 pub mod output;
 pub mod process;
 pub mod settle;
+mod spare;
 pub mod spawn;
 mod start;
 pub mod worker;
@@ -25,13 +26,15 @@ use smol::LocalExecutor;
 
 use crate::io::{Buffers, Clock, Reactor};
 use crate::limits::{HANG_UP_MS, PIPE_BYTES};
-use crate::pool::{Action, Cause, Event, Instant, InvocationId, Outcome, Pool, WorkerId};
+use crate::pool::{Action, Cause, Event, Instant, InvocationId, Outcome, Pool};
+use crate::pool::{VersionId, WorkerId};
 use crate::runtime::launch::Facts;
 use crate::runtime::provided;
 use catalog::{Catalog, Defaults, Function, Version};
 use invocation::{Call, Invocation, Invocations, RequestId, Settled};
 use logs::{Entry, Logs, Record};
 use process::{Processes, Reaper};
+use spare::Spares;
 use spawn::Exit;
 use worker::{Talk, Worker};
 use zygote::Zygotes;
@@ -86,6 +89,8 @@ pub struct Host {
     unused: Cell<bool>,
     /// What workers are forked from.
     pub zygotes: Zygotes,
+    /// Workers that are there before they are wanted.
+    pub spares: Spares,
     /// The server that `provided` workers poll; it starts with the first of them.
     pub(crate) runtime_api: provided::Api,
 }
@@ -128,6 +133,7 @@ impl Host {
             loading: RefCell::new(Some(Vec::new())),
             unused: Cell::default(),
             zygotes: Zygotes::default(),
+            spares: Spares::default(),
             runtime_api: provided::Api::default(),
         });
         let deadlines = Rc::clone(&host);
@@ -373,17 +379,23 @@ impl Host {
             if let Some(new) = &new {
                 self.invocations.borrow_mut().move_waiting(old.id, new);
             }
-            self.zygotes.dismiss(old.id);
+            self.dismiss_helpers_of(old.id);
             let successor = new.map(|version| version.id);
             self.step(Event::Retired { version: old.id, successor });
         }
+    }
+
+    /// Ends what makes workers of a version that is not served any more.
+    fn dismiss_helpers_of(&self, version: VersionId) {
+        self.spares.dismiss(version);
+        self.zygotes.dismiss(version);
     }
 
     /// Takes a function out. False if there is none of that name.
     pub fn remove(self: &Rc<Self>, name: &str) -> bool {
         let Some(function) = self.catalog.borrow_mut().remove(name) else { return false };
         if let Ok(version) = function.state {
-            self.zygotes.dismiss(version.id);
+            self.dismiss_helpers_of(version.id);
             self.step(Event::Retired { version: version.id, successor: None });
         }
         true
@@ -416,8 +428,11 @@ impl Host {
             Poll::Pending
         })
         .await;
+        self.spares.dismiss_all();
         self.zygotes.dismiss_all();
-        while self.processes.has_strays() || self.zygotes.are_there() {
+        let busy =
+            || self.processes.has_strays() || self.zygotes.are_there() || self.spares.are_there();
+        while busy() {
             self.reactor.sleep_ms(1).await;
         }
     }

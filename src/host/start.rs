@@ -8,9 +8,10 @@ use std::rc::Rc;
 use super::Host;
 use super::catalog::Version;
 use super::output::Output;
+use super::spare::Spare;
 use super::spawn::{NotStarted, Seat};
 use super::worker::{Talk, Worker};
-use super::zygote::{Birth, Spare};
+use super::zygote::Birth;
 use crate::function::config::Runtime;
 use crate::io::clock::CivilTime;
 use crate::io::{Clock, Io};
@@ -98,11 +99,12 @@ impl Host {
     ) -> Result<(Worker, Option<Box<Birth>>), Refused> {
         let made =
             |process, heard| Worker::new(id, Rc::clone(version), provisioned, process, heard, now);
-        if version.forks(now)
-            && !provisioned
-            && let Some(Spare { process, output, talk }) = self.take_spare(version)
-        {
-            return Ok((made(process, (output, Talk::Native(talk))), None));
+        if !provisioned {
+            let spare = self.take_spare(version);
+            self.worker_wanted(version);
+            if let Some(Spare { process, output, talk }) = spare {
+                return Ok((made(process, (output, Talk::Native(talk))), None));
+            }
         }
         let mut environment = self.own_environment(provisioned);
         let (output, log_end) = self.log_pipe()?;

@@ -23,9 +23,7 @@ use super::process::Process;
 use super::spawn::{Exit, NotStarted, Seat};
 use super::worker::Worker;
 use crate::function::config::{Runtime, Zygote as Wish};
-use crate::limits::{
-    SPARE_IDLE_MS, SPARE_STARTS_MIN, SPARE_STARTS_MS, ZYGOTE_AGAIN_MS, ZYGOTE_IDLE_MS_MIN,
-};
+use crate::limits::{ZYGOTE_AGAIN_MS, ZYGOTE_IDLE_MS_MIN};
 use crate::pool::{Instant, VersionId};
 use crate::runtime::native;
 use talk::{Answer, Talk};
@@ -34,7 +32,7 @@ use talk::{Answer, Talk};
 #[derive(Default)]
 pub struct Zygotes {
     live: RefCell<Vec<Rc<Zygote>>>,
-    /// Processes of zygotes and spares that are not reaped yet.
+    /// Processes of zygotes that are not reaped yet.
     processes: Cell<u32>,
 }
 
@@ -52,22 +50,8 @@ pub struct Zygote {
     talk: Talk,
     /// When a worker last came from it.
     used: Cell<Instant>,
-    /// When its latest workers were wanted, the last one first.
-    starts: Cell<[Option<Instant>; SPARE_STARTS_MIN]>,
-    /// A worker that was forked before it is wanted, and when.
-    spare: RefCell<Option<(Spare, Instant)>>,
     /// It was told to go.
     dismissed: Cell<bool>,
-}
-
-/// A worker that was forked but serves nobody yet.
-pub struct Spare {
-    /// Its process.
-    pub process: Process,
-    /// What it writes.
-    pub output: Output,
-    /// How it is spoken to.
-    pub talk: native::Talk,
 }
 
 /// What a worker that is not there yet will get.
@@ -152,44 +136,9 @@ impl Zygote {
         self.dismissed.set(true);
         self.process.kill();
     }
-
-    /// True if its spare has ended by itself; it is taken away then.
-    fn poll_spare_ended(&self, cx: &std::task::Context<'_>) -> bool {
-        let ended = |(spare, _): &(Spare, Instant)| spare.process.poll_exited(cx).is_ready();
-        let gone = self.spare.borrow().as_ref().is_some_and(ended);
-        if gone {
-            self.spare.take();
-        }
-        gone
-    }
-
-    /// Takes its spare, if there is one.
-    fn take_spare(&self) -> Option<Spare> {
-        self.spare.take().map(|(spare, _)| spare)
-    }
-
-    /// Takes note that a worker was wanted; true if that happens so often that the next one should
-    /// be forked beforehand.
-    fn is_hot(&self, now: Instant) -> bool {
-        let mut starts = self.starts.get();
-        starts.rotate_right(1);
-        starts[0] = Some(now);
-        self.starts.set(starts);
-        self.used.set(now);
-        starts.iter().all(|at| at.is_some_and(|at| now < at.after_ms(SPARE_STARTS_MS)))
-    }
 }
 
 impl Host {
-    /// A worker that was forked beforehand. Another one follows if they go like this.
-    pub(super) fn take_spare(self: &Rc<Self>, version: &Version) -> Option<Spare> {
-        let zygote = self.zygotes.of(version.id)?;
-        let spare = zygote.take_spare()?;
-        self.zygotes.count(-1);
-        self.follow_up(&zygote);
-        Some(spare)
-    }
-
     /// Has a worker's process made: forked if that is possible, else started plainly. The worker
     /// lives, or its end is known, when this returns.
     pub(super) async fn bear(
@@ -260,11 +209,7 @@ impl Host {
             Some(Answer::Ended(exit)) => return Born::Ended(exit),
             Some(Answer::Gone) => return Born::Plainly,
         }
-        let born = self.fork_from(&zygote, &worker.process, birth).await;
-        if matches!(born, Born::Worker(_)) {
-            self.follow_up(&zygote);
-        }
-        born
+        self.fork_from(&zygote, &worker.process, birth).await
     }
 
     /// Asks a zygote that is ready for one process.
@@ -306,6 +251,7 @@ impl Host {
             }
             Some(Some(pid)) => {
                 zygote.forks.set(zygote.forks.get() + 1);
+                zygote.used.set(self.reactor.now());
                 if pid == zygote.process.pid() {
                     zygote.talk.became_worker();
                 }
@@ -315,57 +261,20 @@ impl Host {
         }
     }
 
-    /// After a worker came from this zygote: forks the next one beforehand if it is hot.
-    fn follow_up(self: &Rc<Self>, zygote: &Rc<Zygote>) {
-        let hot = zygote.is_hot(self.reactor.now());
-        let no_more = zygote.dismissed.get() || !zygote.talk.is_ready() || self.is_draining();
-        if !hot || no_more || zygote.spare.borrow().is_some() {
-            return;
+    /// Forks a process that nobody has asked for yet.
+    pub(super) async fn fork_spare(
+        self: &Rc<Self>,
+        zygote: &Rc<Zygote>,
+        process: &Process,
+        birth: &Birth,
+    ) -> Option<i32> {
+        if !zygote.talk.is_ready() || zygote.dismissed.get() {
+            return None;
         }
-        let (host, zygote) = (Rc::clone(self), Rc::clone(zygote));
-        let task = async move {
-            // The worker that was wanted goes first.
-            host.reactor.sleep_ms(1).await;
-            if let Err(error) = host.fork_spare(&zygote).await {
-                log::debug!("fork a spare for {}: {error}", zygote.version.name);
-            }
-        };
-        self.executor.spawn(task).detach();
-    }
-
-    async fn fork_spare(self: &Rc<Self>, zygote: &Rc<Zygote>) -> std::io::Result<()> {
-        let (output, log) = self.log_pipe()?;
-        let (talk, wire) = native::Talk::open(&self.reactor)?;
-        let birth = Birth { ends: (wire, log), environment: self.own_environment(false) };
-        let process = self.processes.expect();
-        match self.fork_from(zygote, &process, &birth).await {
-            Born::Worker(pid) => process.arrived(pid),
-            Born::InitError(_) | Born::Ended(_) | Born::Unwanted | Born::Plainly => {
-                process.never_came(UNWANTED);
-                return Ok(());
-            }
+        match self.fork_from(zygote, process, birth).await {
+            Born::Worker(pid) => Some(pid),
+            Born::InitError(_) | Born::Ended(_) | Born::Unwanted | Born::Plainly => None,
         }
-        self.zygotes.count(1);
-        let spare = Spare { process, output, talk };
-        let unneeded = zygote.dismissed.get() || zygote.spare.borrow().is_some();
-        if unneeded {
-            self.end_spare(spare);
-        } else {
-            *zygote.spare.borrow_mut() = Some((spare, self.reactor.now()));
-            zygote.talk.wake_listener();
-        }
-        Ok(())
-    }
-
-    /// Ends a spare, and reaps it.
-    fn end_spare(self: &Rc<Self>, spare: Spare) {
-        let host = Rc::clone(self);
-        let task = async move {
-            spare.process.kill();
-            poll_fn(|cx| spare.process.poll_exited(cx)).await;
-            host.zygotes.count(-1);
-        };
-        self.executor.spawn(task).detach();
     }
 
     fn start_zygote(
@@ -388,8 +297,6 @@ impl Host {
             output,
             talk,
             used: Cell::new(now),
-            starts: Cell::default(),
-            spare: RefCell::default(),
             dismissed: Cell::new(false),
         });
         self.zygotes.live.borrow_mut().push(Rc::clone(&zygote));
@@ -419,9 +326,6 @@ impl Host {
                 if zygote.talk.is_worker() {
                     return Poll::Ready(None);
                 }
-                if zygote.poll_spare_ended(cx) {
-                    self.zygotes.count(-1);
-                }
                 zygote.process.poll_exited(cx).map(Some)
             });
             if zygote.dismissed.get() {
@@ -435,9 +339,6 @@ impl Host {
         zygote.output.finish(said);
         self.zygotes.live.borrow_mut().retain(|other| !Rc::ptr_eq(other, zygote));
         self.zygotes.count(-1);
-        if let Some(spare) = zygote.take_spare() {
-            self.end_spare(spare);
-        }
         let Some(exit) = exit else { return };
         if zygote.talk.is_ready() && !zygote.dismissed.get() {
             let why = format!("the zygote ended: {}", super::catalog::exit_message(exit));
@@ -451,22 +352,14 @@ impl Host {
         version.settings(self.defaults.get()).idle_timeout_ms.max(ZYGOTE_IDLE_MS_MIN)
     }
 
-    /// When to look whether a zygote or its spare is still needed.
+    /// When to look whether a zygote is still needed.
     fn next_look(&self, zygote: &Zygote) -> Instant {
-        let idle = zygote.used.get().after_ms(self.idle_ms(&zygote.version));
-        let spare = zygote.spare.borrow().as_ref().map(|(_, since)| since.after_ms(SPARE_IDLE_MS));
-        spare.map_or(idle, |spare| spare.min(idle))
+        zygote.used.get().after_ms(self.idle_ms(&zygote.version))
     }
 
     fn look_at(self: &Rc<Self>, zygote: &Zygote) {
         let now = self.reactor.now();
-        let is_old = |(_, since): &(Spare, Instant)| since.after_ms(SPARE_IDLE_MS) <= now;
-        if zygote.spare.borrow().as_ref().is_some_and(is_old)
-            && let Some(spare) = zygote.take_spare()
-        {
-            self.end_spare(spare);
-        }
-        if zygote.used.get().after_ms(self.idle_ms(&zygote.version)) > now {
+        if self.next_look(zygote) > now {
             return;
         }
         let has_workers = {
@@ -482,6 +375,6 @@ impl Host {
 }
 
 /// The end of a process that was not wanted before it was there.
-const UNWANTED: Exit = Exit { status: None, signal: Some(9), rss_kib_max: 0 };
+pub(super) const UNWANTED: Exit = Exit { status: None, signal: Some(9), rss_kib_max: 0 };
 /// The end of a process that could not come to be.
 const FAILED: Exit = Exit { status: Some(1), signal: None, rss_kib_max: 0 };

@@ -1,0 +1,200 @@
+//! Spares: workers that are made before they are wanted, one for each function whose workers are
+//! wanted again and again. A spare takes no slot until it is taken, is ready by then, and goes
+//! when nobody wants it for a while.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::Host;
+use super::catalog::Version;
+use super::output::Output;
+use super::process::Process;
+use super::spawn::Seat;
+use super::zygote::Birth;
+use crate::function::config::{Runtime, Zygote as Wish};
+use crate::limits::{SPARE_AFTER_MS, SPARE_IDLE_MS, SPARE_STARTS_MIN, SPARE_STARTS_MS};
+use crate::pool::{Instant, VersionId};
+use crate::runtime::native;
+
+/// A worker that serves nobody yet.
+pub struct Spare {
+    /// Its process.
+    pub process: Process,
+    /// What it writes.
+    pub output: Output,
+    /// How it is spoken to.
+    pub talk: native::Talk,
+}
+
+/// The spares of all functions.
+#[derive(Default)]
+pub struct Spares {
+    hot: RefCell<Vec<Rc<Hot>>>,
+    /// Processes that are not reaped yet and are no workers.
+    processes: Cell<u32>,
+}
+
+/// A version of which a worker was wanted lately.
+struct Hot {
+    version: VersionId,
+    /// When the latest workers were wanted, the last one first.
+    starts: Cell<[Option<Instant>; SPARE_STARTS_MIN]>,
+    spare: RefCell<Option<Spare>>,
+    /// What makes one and keeps it, until it is taken or gone.
+    keeper: RefCell<Option<smol::Task<()>>>,
+    dismissed: Cell<bool>,
+}
+
+impl Version {
+    /// True if a worker made beforehand saves more than it costs: where it starts slowly.
+    fn takes_spares(&self) -> bool {
+        match (&self.config.runtime, self.config.zygote) {
+            (Runtime::Python(_) | Runtime::Node(_), Wish::Auto | Wish::On)
+            | (Runtime::Native, Wish::On) => true,
+            (Runtime::Python(_) | Runtime::Node(_), Wish::Off)
+            | (Runtime::Native, Wish::Auto | Wish::Off)
+            | (Runtime::Exec | Runtime::Provided(_), _) => false,
+        }
+    }
+}
+
+impl Spares {
+    fn of(&self, version: VersionId) -> Option<Rc<Hot>> {
+        self.hot.borrow().iter().find(|hot| hot.version == version).cloned()
+    }
+
+    /// True while any of them has a process.
+    pub fn are_there(&self) -> bool {
+        self.processes.get() > 0
+    }
+
+    /// Ends the spare of a version that is not served any more, and forgets that it was wanted.
+    pub fn dismiss(&self, version: VersionId) {
+        self.hot.borrow_mut().retain(|hot| hot.version != version || hot.dismiss());
+    }
+
+    /// Ends all of them.
+    pub fn dismiss_all(&self) {
+        self.hot.borrow_mut().retain(|hot| hot.dismiss());
+    }
+}
+
+impl Hot {
+    /// Always false: it is to be kept no more.
+    fn dismiss(&self) -> bool {
+        self.dismissed.set(true);
+        if let Some(spare) = &*self.spare.borrow() {
+            spare.process.kill();
+        }
+        false
+    }
+}
+
+impl Host {
+    /// A worker that was made beforehand, if there is one.
+    pub(super) fn take_spare(&self, version: &Version) -> Option<Spare> {
+        let hot = self.spares.of(version.id)?;
+        let spare = hot.spare.take()?;
+        // Its new owner waits for its end.
+        drop(hot.keeper.take());
+        self.spares.processes.set(self.spares.processes.get() - 1);
+        Some(spare)
+    }
+
+    /// Takes note that a worker of this version was wanted; if that happens often, the next one is
+    /// made beforehand.
+    pub(super) fn worker_wanted(self: &Rc<Self>, version: &Rc<Version>) {
+        if !version.takes_spares() || self.is_draining() {
+            return;
+        }
+        let now = self.reactor.now();
+        let hot = self.spares.of(version.id).unwrap_or_else(|| {
+            let hot = Rc::new(Hot {
+                version: version.id,
+                starts: Cell::default(),
+                spare: RefCell::default(),
+                keeper: RefCell::default(),
+                dismissed: Cell::new(false),
+            });
+            self.spares.hot.borrow_mut().push(Rc::clone(&hot));
+            hot
+        });
+        let mut starts = hot.starts.get();
+        starts.rotate_right(1);
+        starts[0] = Some(now);
+        hot.starts.set(starts);
+        let often = |at: &Option<Instant>| at.is_some_and(|at| now < at.after_ms(SPARE_STARTS_MS));
+        let kept = hot.keeper.borrow().as_ref().is_some_and(|keeper| !keeper.is_finished());
+        if starts.iter().all(often) && !kept {
+            let (host, version, own) = (Rc::clone(self), Rc::clone(version), Rc::clone(&hot));
+            let task = async move { host.keep_spare(&version, &own).await };
+            *hot.keeper.borrow_mut() = Some(self.executor.spawn(task));
+        }
+    }
+
+    /// Makes a spare, and ends it unless it is taken in time.
+    async fn keep_spare(self: &Rc<Self>, version: &Rc<Version>, hot: &Hot) {
+        // The worker that is wanted now goes first.
+        self.reactor.sleep_ms(SPARE_AFTER_MS).await;
+        match self.make_spare(version).await {
+            Ok(Some(spare)) if !hot.dismissed.get() => *hot.spare.borrow_mut() = Some(spare),
+            Ok(Some(spare)) => {
+                spare.process.kill();
+                *hot.spare.borrow_mut() = Some(spare);
+            }
+            Ok(None) => return,
+            Err(error) => {
+                return log::debug!("make a spare worker of {}: {error}", version.name);
+            }
+        }
+        let until = self.reactor.now().after_ms(SPARE_IDLE_MS);
+        let gone = || {
+            poll_fn(|cx| match &*hot.spare.borrow() {
+                Some(spare) => spare.process.poll_exited(cx).map(drop),
+                None => Poll::Ready(()),
+            })
+        };
+        if self.reactor.by(until, gone()).await.is_none() {
+            if let Some(spare) = &*hot.spare.borrow() {
+                spare.process.kill();
+            }
+            gone().await;
+        }
+        hot.spare.take();
+        self.spares.processes.set(self.spares.processes.get() - 1);
+    }
+
+    async fn make_spare(self: &Rc<Self>, version: &Rc<Version>) -> std::io::Result<Option<Spare>> {
+        let (output, log) = self.log_pipe()?;
+        let (talk, wire) = native::Talk::open(&self.reactor)?;
+        let environment = self.own_environment(false);
+        let birth = Birth { ends: (wire, log), environment };
+        let process = if version.forks(self.reactor.now()) {
+            let process = self.processes.expect();
+            let Some(zygote) = self.zygotes.of(version.id) else {
+                process.never_came(super::zygote::UNWANTED);
+                return Ok(None);
+            };
+            match self.fork_spare(&zygote, &process, &birth).await {
+                Some(pid) => process.arrived(pid),
+                None => {
+                    process.never_came(super::zygote::UNWANTED);
+                    return Ok(None);
+                }
+            }
+            process
+        } else {
+            let (wire, log) = &birth.ends;
+            let stdio = [wire.as_fd(), log.as_fd(), log.as_fd()];
+            let seat = Seat { environment: &birth.environment, stdio };
+            let started = self.processes.spawn(&version.launch, &seat);
+            started.map_err(|error| std::io::Error::other(error.to_string()))?
+        };
+        self.spares.processes.set(self.spares.processes.get() + 1);
+        self.counters.borrow_mut().spawned += 1;
+        Ok(Some(Spare { process, output, talk }))
+    }
+}
