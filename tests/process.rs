@@ -22,6 +22,8 @@ mod output;
 mod starts;
 #[path = "process/update.rs"]
 mod update;
+#[path = "process/zygote.rs"]
+mod zygote;
 
 /// Defines a test for each way in which exits become known.
 macro_rules! both_reapers {

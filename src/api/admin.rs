@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::route::Admin;
 use super::{Api, End, logs, reply};
 use crate::function::name::is_name;
-use crate::host::catalog::{Function, Source};
+use crate::host::catalog::{Function, Source, Version};
 use crate::host::worker::Worker;
 use crate::http::connection::Broken;
 use crate::http::{Connection, Head, Refused};
@@ -105,6 +105,7 @@ fn function(api: &Api, name: &str) -> Result<Value, ApiError> {
             value["queue_wait_ms"] = settings.queue_wait_ms.into();
             value["idle_timeout_s"] = (settings.idle_timeout_ms / 1000).into();
             value["shutdown_grace_ms"] = settings.grace_ms.into();
+            value["zygote"] = zygote(api, version);
             value["not_in_force"] = config.not_in_force.clone().into();
             value["limits"] = json!({
                 "timeout": "enforced by the server: SIGTERM, then SIGKILL to the process group",
@@ -116,6 +117,24 @@ fn function(api: &Api, name: &str) -> Result<Value, ApiError> {
         }
     }
     Ok(value)
+}
+
+/// What the workers of a version are forked from, or why they are not.
+fn zygote(api: &Api, version: &Version) -> Value {
+    let now = api.host.reactor.now();
+    match api.host.zygotes.of(version.id) {
+        Some(zygote) => json!({
+            "pid": zygote.process.pid(),
+            "uptime_s": now.micros_since(zygote.started) / 1_000_000,
+            "forks": zygote.forks.get(),
+            "pss_kib": pss_kib(zygote.process.pid()),
+        }),
+        None if version.forks(now) => "starts with the first worker".into(),
+        None => match &*version.unforkable.borrow() {
+            Some(unforkable) => format!("none: {}", unforkable.why).into(),
+            None => Value::Null,
+        },
+    }
 }
 
 async fn remove(api: &Rc<Api>, name: &str) -> Result<Value, ApiError> {

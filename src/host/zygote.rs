@@ -91,8 +91,22 @@ impl Version {
             (Runtime::Python(_) | Runtime::Native, Wish::Off | Wish::Auto)
             | (Runtime::Exec | Runtime::Provided(_) | Runtime::Node(_), _) => false,
         };
-        let refused = |unforkable: &Unforkable| unforkable.until.is_none_or(|until| now < until);
+        // Who insists is refused in words, at the start.
+        let for_ever = self.config.zygote != Wish::On;
+        let refused = |unforkable: &Unforkable| unforkable.until.map_or(for_ever, |at| now < at);
         can && !self.unforkable.borrow().as_ref().is_some_and(refused)
+    }
+
+    /// The error of a function that insists on a zygote and cannot have one.
+    fn insists_in_vain(&self) -> Option<Born> {
+        let unforkable = self.unforkable.borrow();
+        let Unforkable { why, until: None } = unforkable.as_ref()? else { return None };
+        let error = serde_json::json!({
+            "errorType": "Runtime.Unforkable",
+            "errorMessage": format!("zygote = \"on\", but it must not fork: {why}"),
+        });
+        let json = error.to_string().into_bytes();
+        (self.config.zygote == Wish::On).then_some(Born::InitError(json))
     }
 
     /// Takes note of why its workers are not forked, for ever or until some time.
@@ -103,9 +117,10 @@ impl Version {
 }
 
 impl Zygotes {
-    /// The zygote of a version, if it has one.
+    /// The zygote of a version, if it has one that stays.
     pub fn of(&self, version: VersionId) -> Option<Rc<Zygote>> {
-        self.live.borrow().iter().find(|zygote| zygote.version.id == version).cloned()
+        let is = |zygote: &&Rc<Zygote>| zygote.version.id == version && !zygote.dismissed.get();
+        self.live.borrow().iter().find(is).cloned()
     }
 
     /// True while any of their processes is there.
@@ -167,8 +182,13 @@ impl Host {
 
     async fn fork(self: &Rc<Self>, worker: &Worker, birth: &Birth) -> Born {
         let version = &worker.version;
+        if let Some(refused) = version.insists_in_vain() {
+            return refused;
+        }
         let zygote = match self.zygotes.of(version.id) {
             Some(zygote) => zygote,
+            // That may have changed since this worker was wanted.
+            None if !version.forks(self.reactor.now()) => return Born::Plainly,
             None => match self.start_zygote(version) {
                 Ok(zygote) => zygote,
                 Err(error) => {
@@ -193,21 +213,17 @@ impl Host {
             }
             Some(Answer::Ready) => {}
             Some(Answer::Unforkable(why)) => {
-                if version.config.zygote == Wish::On {
-                    let message = format!("zygote = \"on\", but it must not fork: {why}");
-                    version.is_unforkable(why, None);
-                    zygote.dismiss();
-                    let error = serde_json::json!({
-                        "errorType": "Runtime.Unforkable",
-                        "errorMessage": message,
-                    });
-                    return Born::InitError(error.to_string().into_bytes());
-                }
                 version.is_unforkable(why, None);
+                if let Some(refused) = version.insists_in_vain() {
+                    zygote.dismiss();
+                    return refused;
+                }
             }
             Some(Answer::InitError(json)) => return Born::InitError(json),
             Some(Answer::Ended(exit)) => return Born::Ended(exit),
-            Some(Answer::Gone) => return Born::Plainly,
+            Some(Answer::Gone) => {
+                return version.insists_in_vain().unwrap_or(Born::Plainly);
+            }
         }
         self.fork_from(&zygote, &worker.process, birth).await
     }
@@ -268,7 +284,7 @@ impl Host {
         process: &Process,
         birth: &Birth,
     ) -> Option<i32> {
-        if !zygote.talk.is_ready() || zygote.dismissed.get() {
+        if !poll_fn(|cx| zygote.talk.poll_known(cx)).await || zygote.dismissed.get() {
             return None;
         }
         match self.fork_from(zygote, process, birth).await {

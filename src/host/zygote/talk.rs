@@ -179,6 +179,23 @@ impl Talk {
         Poll::Ready(answer)
     }
 
+    /// Waits until it is known whether it forks, which this tells.
+    pub fn poll_known(&self, cx: &Context<'_>) -> Poll<bool> {
+        match *self.stage.borrow() {
+            Stage::Silent | Stage::Starting => {
+                self.wait(cx);
+                Poll::Pending
+            }
+            Stage::Ready => Poll::Ready(true),
+            Stage::Unforkable(_)
+            | Stage::Becoming
+            | Stage::Failed(_)
+            | Stage::Worker
+            | Stage::Ended(_)
+            | Stage::Gone => Poll::Ready(false),
+        }
+    }
+
     /// Asks for a fork that gets these descriptors. The number of the question.
     pub fn ask(&self, environment: &str, fds: [BorrowedFd<'_>; 2]) -> std::io::Result<u32> {
         let id = self.serial.get().wrapping_add(1);
