@@ -130,6 +130,10 @@ const _: () = {
 /// Stack of a worker's process between clone and exec: a few frames of system calls. Pages that
 /// are not touched cost nothing.
 pub const WORKER_STACK: usize = 64 * 1024;
+/// Most that a worker's private `/tmp` holds, in KiB, as on Lambda ...
+pub const TMP_KIB_MAX: u64 = 512 * 1024;
+/// ... but no more than this part of the machine's memory, which is where it is.
+pub const TMP_MEMORY_PART: u64 = 4;
 /// Descriptors a worker may have open, as on Lambda.
 pub const WORKER_FILES_MAX: u64 = 1024;
 /// How long a killed process may take to be gone: it is then its parent's affair, or the kernel's.

@@ -413,7 +413,8 @@ fn keys_of_later_builds_are_named_in_one_warning() {
     let server = site.serve(&["--config", config.to_str().unwrap()]);
     server.ok("demo", "{}");
     let log = server.log();
-    let line = "function demo: not yet in force in this build: layers, memory_mb, async, trigger";
+    let line = "function demo: not yet in force in this build: memory_mb, async, trigger, \
+                layers (published ones)";
     assert_eq!(log.matches(line).count(), 1, "{log}");
     for key in ["board", "mqtt"] {
         assert!(log.contains(&format!("hob.toml: not yet in force in this build: {key}")), "{log}");

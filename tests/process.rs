@@ -18,6 +18,8 @@ mod leaks;
 mod lifecycle;
 #[path = "process/output.rs"]
 mod output;
+#[path = "process/paths.rs"]
+mod paths;
 #[path = "process/starts.rs"]
 mod starts;
 #[path = "process/update.rs"]

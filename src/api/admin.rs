@@ -51,6 +51,7 @@ fn server(api: &Api) -> Value {
         "functions": host.catalog.borrow().functions().len(),
         "in_flight": host.in_flight(),
         "url": host.facts.endpoint,
+        "paths": host.facts.paths.to_string(),
         "uptime_s": host.reactor.now().as_micros() / 1_000_000,
         "loading": host.is_loading(),
         "draining": host.is_draining(),
@@ -98,6 +99,12 @@ fn function(api: &Api, name: &str) -> Result<Value, ApiError> {
             let settings = version.settings(api.host.defaults.get());
             value["handler"] = config.handler.clone().into();
             value["code"] = version.code.display().to_string().into();
+            value["layers"] = config.layers.clone().into();
+            value["paths"] = match &version.launch.namespace {
+                Some(_) => api.host.facts.paths.to_string(),
+                None => "the real ones, in variables".to_owned(),
+            }
+            .into();
             value["timeout_s"] = config.timeout_s.into();
             value["memory_mb"] = config.memory_mb.into();
             value["reserved_concurrency"] = config.reserved_concurrency.into();
@@ -260,7 +267,7 @@ async fn install(api: &Rc<Api>, name: &str, zip: &std::path::Path) -> Result<(),
     }
     let digest = unpacked.map_err(ApiError::invalid_parameter)?;
     let digest = digest.trim();
-    let function = host.load(name, Source::Pushed, &store.code(digest));
+    let function = host.load(name, Source::Pushed, &store.code(digest), None);
     if let Err(issues) = &function.state {
         host.has_unused();
         return Err(ApiError::invalid_parameter(issues.join("; ")));

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{print, table};
 use crate::error::{Error, ExitCode};
 use crate::host::process::Reaper;
+use crate::runtime::paths::Paths;
 use crate::server::settings::Settings;
 
 /// How one thing stands.
@@ -51,6 +52,7 @@ pub fn run(json: bool) -> Result<ExitCode, Error> {
         seccomp(),
         pressure(),
         user_namespaces(),
+        paths(&settings),
         freezer(),
         files(&settings),
         data(&settings),
@@ -131,6 +133,15 @@ fn user_namespaces() -> Finding {
     let root = rustix::process::geteuid().is_root();
     let detail = if root { "and this is root" } else { "for an ordinary user" };
     finding("namespaces", there, detail, "sysctl user.max_user_namespaces=1000")
+}
+
+fn paths(settings: &Settings) -> Finding {
+    let (there, detail) = match Paths::detect(settings.real_paths, false) {
+        Paths::Namespace(_) => (true, "by a mount namespace".to_owned()),
+        Paths::Real(why) => (false, format!("{why}; layers work by variables")),
+    };
+    let cure = "run hob as root, in a container with CAP_SYS_ADMIN; mkdir /var/task /opt";
+    finding("paths as on AWS", there, detail, cure)
 }
 
 fn freezer() -> Finding {

@@ -229,8 +229,14 @@ fn read(section: &Section<'_>) -> FunctionConfig {
         let allowed = "only native and python3.* can fork";
         section.refuse("zygote", format_args!("is on, {allowed}"));
     }
-    let later = ["layers", "memory_mb", "async", "sandbox", "trigger"];
+    let later = ["memory_mb", "async", "trigger"];
     config.not_in_force = later.into_iter().filter(|key| section.has(key)).collect();
+    if config.layers.iter().any(|layer| !super::layer::is_folder(layer)) {
+        config.not_in_force.push("layers (published ones)");
+    }
+    if config.sandbox.user.is_some() || config.sandbox.network.is_some() {
+        config.not_in_force.push("sandbox (user and network)");
+    }
     config
 }
 
@@ -415,7 +421,13 @@ auth = "none"
         assert_eq!(config.asynchronous.retry_delays_s, [60, 120]);
         assert_eq!(config.triggers.len(), 4);
         assert_eq!(config.url, Some(UrlAuth::None));
-        let later = ["layers", "memory_mb", "async", "sandbox", "trigger"];
+        let later = [
+            "memory_mb",
+            "async",
+            "trigger",
+            "layers (published ones)",
+            "sandbox (user and network)",
+        ];
         assert_eq!(config.not_in_force, later);
     }
 

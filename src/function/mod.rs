@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod elf;
+pub mod layer;
 pub mod name;
 pub mod package;
 pub mod store;

@@ -349,7 +349,7 @@ mod tests {
         let mut zip = tempfile::tempfile().expect("a file");
         pack(folder.path(), &mut zip).expect("packed");
         let copy = tempfile::tempdir().expect("a folder");
-        let digest = super::super::tree::copy(folder.path(), copy.path()).expect("copied");
+        let (digest, _) = super::super::tree::copy(folder.path(), copy.path()).expect("copied");
         let file = tempfile::NamedTempFile::new().expect("a file");
         zip.rewind().expect("rewound");
         std::io::copy(&mut zip, &mut file.reopen().expect("a handle")).expect("written");

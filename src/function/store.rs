@@ -5,7 +5,9 @@
 //! DATA/lock                 held by the server that uses this directory
 //! DATA/code/DIGEST/         one function's files
 //! DATA/code/.new-PID-N/     being written; what is left of it goes with unused code
-//! DATA/folders/NAME         what a folder looked like, and its digest: unchanged folders are not read
+//! DATA/layers/DIGEST/       a function's layers, merged; as with code
+//! DATA/folders/NAME         what a folder and its layers looked like, and the digests of code and
+//!                           layers: unchanged folders are not read
 //! DATA/functions/NAME       the digest of a pushed function
 //! DATA/incoming/            zips on their way in
 //! DATA/runtime/             the bundled runtimes, in the charge of `runtime::bundled`
@@ -20,6 +22,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::layer::{self, Layer};
 use super::tree::{self, Trouble};
 use crate::limits::CODE_BYTES_MAX;
 
@@ -36,9 +39,22 @@ pub struct Found {
     pub name: String,
     /// It was pushed, and has no folder.
     pub pushed: bool,
-    /// The digest of its code, or what is wrong with its folder.
-    pub code: Result<String, String>,
+    /// What is in the store of it, or what is wrong with its folder.
+    pub content: Result<Content, String>,
 }
+
+/// What a function consists of, by digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Its own files.
+    pub code: String,
+    /// Its layers, merged, if it has any.
+    pub layers: Option<String>,
+}
+
+/// Where directories named by digest are.
+const CODE: &str = "code";
+const LAYERS: &str = "layers";
 
 impl Store {
     /// The store in `data`, which need not exist yet.
@@ -49,7 +65,7 @@ impl Store {
     /// Creates what is missing, and takes the lock that keeps other servers out. The lock holds
     /// as long as the file is open.
     pub fn open(&self) -> io::Result<File> {
-        for part in ["code", "folders", "functions", "incoming"] {
+        for part in [CODE, LAYERS, "folders", "functions", "incoming"] {
             fs::create_dir_all(self.data.join(part))?;
         }
         let lock = File::options().create(true).append(true).open(self.data.join("lock"))?;
@@ -69,7 +85,12 @@ impl Store {
 
     /// Where the code with this digest is.
     pub fn code(&self, digest: &str) -> PathBuf {
-        self.data.join("code").join(digest)
+        self.data.join(CODE).join(digest)
+    }
+
+    /// Where the layers with this digest are.
+    pub fn layers(&self, digest: &str) -> PathBuf {
+        self.data.join(LAYERS).join(digest)
     }
 
     /// A path for a zip on its way in.
@@ -93,13 +114,13 @@ impl Store {
             }
             candidates.sort();
             for (name, folder) in candidates {
-                let code = if super::name::is_name(&name) {
+                let content = if super::name::is_name(&name) {
                     self.bring_in(&name, &folder).map_err(|trouble| trouble.to_string())
                 } else {
                     let allowed = "letters, digits, - and _, at most 64";
                     Err(format!("{} is no function name, allowed: {allowed}", folder.display()))
                 };
-                found.push(Found { name, pushed: false, code });
+                found.push(Found { name, pushed: false, content });
             }
         }
         self.forget_folders(&found, names)?;
@@ -118,50 +139,75 @@ impl Store {
                 continue;
             }
             let digest = fs::read_to_string(entry.path())?.trim().to_owned();
-            let code = if self.code(&digest).is_dir() {
-                Ok(digest)
+            let content = if self.code(&digest).is_dir() {
+                Ok(Content { code: digest, layers: None })
             } else {
                 Err(format!("its code {digest} is missing"))
             };
-            found.push(Found { name, pushed: true, code });
+            found.push(Found { name, pushed: true, content });
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 
-    /// The digest of a folder's files, which are in the store when this returns.
-    fn bring_in(&self, name: &str, folder: &Path) -> Result<String, Trouble> {
+    /// The digests of a folder's files and layers, which are in the store when this returns.
+    fn bring_in(&self, name: &str, folder: &Path) -> Result<Content, Trouble> {
         let note = self.data.join("folders").join(name);
         for _ in 0..3 {
-            let look = tree::fingerprint(folder)?;
-            if let Ok(text) = fs::read_to_string(&note)
-                && let Some((before, digest)) = text.trim().split_once(' ')
-                && before == look
-                && self.code(digest).is_dir()
-            {
-                return Ok(digest.to_owned());
+            let layers = layer::of(folder);
+            let look = look(folder, &layers)?;
+            if let Some(content) = self.noted(&note, &look) {
+                return Ok(content);
             }
-            let digest = self.add(|new| tree::copy(folder, new))?;
+            let mut bytes = 0;
+            let code = self.add(CODE, |new| {
+                let (digest, copied) = tree::copy(folder, new)?;
+                bytes = copied;
+                Ok(digest)
+            })?;
+            let merged = match layers.as_slice() {
+                [] => None,
+                layers => Some(self.add(LAYERS, |new| layer::merge(layers, new, bytes))?),
+            };
             // A file that changed while it was copied makes a mixture: once more.
-            if tree::fingerprint(folder)? == look {
-                write_whole(&note, format!("{look} {digest}\n").as_bytes())?;
-                return Ok(digest);
+            if self::look(folder, &layers)? == look {
+                let content = Content { code, layers: merged };
+                let layers = content.layers.as_deref().unwrap_or_default();
+                let line = format!("{look} {} {layers}", content.code);
+                write_whole(&note, format!("{}\n", line.trim_end()).as_bytes())?;
+                return Ok(content);
             }
         }
         Err(Trouble::Changing(folder.to_owned()))
     }
 
+    /// What a folder that looks like this is in the store, if that is known and still there.
+    fn noted(&self, note: &Path, look: &str) -> Option<Content> {
+        let text = fs::read_to_string(note).ok()?;
+        let mut words = text.split_whitespace();
+        let before = words.next()?;
+        let code = words.next()?.to_owned();
+        let layers = words.next().map(str::to_owned);
+        let there =
+            self.code(&code).is_dir() && layers.iter().all(|digest| self.layers(digest).is_dir());
+        (before == look && there).then_some(Content { code, layers })
+    }
+
     /// Unpacks a zip, and removes it. Its digest.
     pub fn unpack(&self, zip: &Path) -> Result<String, Trouble> {
-        let digest = self.add(|new| super::package::unpack(zip, new, CODE_BYTES_MAX));
+        let digest = self.add(CODE, |new| super::package::unpack(zip, new, CODE_BYTES_MAX));
         fs::remove_file(zip)?;
         digest
     }
 
-    /// Adds a directory that `fill` makes, under the digest that it returns.
-    fn add(&self, fill: impl FnOnce(&Path) -> Result<String, Trouble>) -> Result<String, Trouble> {
-        let code = self.data.join("code");
-        let new = code.join(format!(".new-{}", std::process::id()));
+    /// Adds a directory that `fill` makes, under the digest that it returns, to this part.
+    fn add(
+        &self,
+        part: &str,
+        fill: impl FnOnce(&Path) -> Result<String, Trouble>,
+    ) -> Result<String, Trouble> {
+        let all = self.data.join(part);
+        let new = all.join(format!(".new-{}", std::process::id()));
         let made = tree::remove(&new).and_then(|()| fs::create_dir(&new)).map_err(Trouble::from);
         let digest = made.and_then(|()| fill(&new));
         let digest = match digest {
@@ -171,7 +217,7 @@ impl Store {
                 return Err(trouble);
             }
         };
-        let place = self.code(&digest);
+        let place = all.join(&digest);
         if place.is_dir() {
             tree::remove(&new)?;
         } else {
@@ -181,7 +227,7 @@ impl Store {
                 Err(_) if place.is_dir() => tree::remove(&new)?,
                 other => other?,
             }
-            File::open(&code)?.sync_all()?;
+            File::open(&all)?.sync_all()?;
         }
         Ok(digest)
     }
@@ -200,7 +246,7 @@ impl Store {
         }
     }
 
-    /// The digests that functions have.
+    /// The digests that functions have, and how their folders looked.
     fn named(&self) -> io::Result<Vec<String>> {
         let mut named = Vec::new();
         for part in ["functions", "folders"] {
@@ -211,17 +257,19 @@ impl Store {
                     continue;
                 }
                 let text = fs::read_to_string(entry.path())?;
-                named.extend(text.split_whitespace().next_back().map(str::to_owned));
+                named.extend(text.split_whitespace().map(str::to_owned));
             }
         }
         Ok(named)
     }
 
-    /// Removes code that no function has and that is not among what is `running`, and what a
-    /// cut-off helper left. Only while no other helper writes.
+    /// Removes code and layers that no function has and that are not among what is `running`, and
+    /// what a cut-off helper left. Only while no other helper writes.
     pub fn discard(&self, running: &[&str]) -> io::Result<()> {
         let named = self.named()?;
-        for entry in fs::read_dir(self.data.join("code"))? {
+        let (code, layers) =
+            (fs::read_dir(self.data.join(CODE))?, fs::read_dir(self.data.join(LAYERS))?);
+        for entry in code.chain(layers) {
             let entry = entry?;
             let is = |digest: &str| *digest == *entry.file_name();
             if !named.iter().any(|digest| is(digest)) && !running.iter().any(|digest| is(digest)) {
@@ -254,6 +302,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// What a folder and its layers look like from outside.
+fn look(folder: &Path, layers: &[Layer]) -> Result<String, Trouble> {
+    Ok(tree::fingerprint(folder)? + &layer::fingerprint(layers)?)
 }
 
 /// True for the name under which [`write_whole`] makes a file: functions have no dot.
@@ -293,9 +346,9 @@ mod tests {
         function(root.path(), "bad name", "a");
         fs::create_dir(root.path().join("no-function")).expect("a folder");
         let found = store.scan(Some(root.path()), &[]).expect("scanned");
-        let digest = |n: usize, found: &[Found]| found[n].code.clone().expect("good");
+        let digest = |n: usize, found: &[Found]| found[n].content.clone().expect("good").code;
         assert_eq!(found.len(), 3);
-        assert!(found[0].code.is_err(), "{found:?}");
+        assert!(found[0].content.is_err(), "{found:?}");
         assert_eq!(digest(1, &found), digest(2, &found), "same content, same code");
         let code = store.code(&digest(1, &found));
         assert_eq!(fs::read_to_string(code.join("run")).expect("there"), "a");
@@ -314,24 +367,25 @@ mod tests {
         let store = Store::new(data.path());
         let _lock = store.open().expect("open");
         function(root.path(), "one", "a");
-        let old = store.scan(Some(root.path()), &[]).expect("scanned")[0].code.clone();
+        let scan = || store.scan(Some(root.path()), &[]).expect("scanned")[0].content.clone();
+        let old = scan().expect("good").code;
         function(root.path(), "one", "b");
-        let new = store.scan(Some(root.path()), &[]).expect("scanned")[0].code.clone();
+        let new = scan().expect("good").code;
         fs::create_dir_all(data.path().join("code/.new-1/x")).expect("a rest");
         fs::write(store.incoming(1), "zip").expect("a rest");
-        store.commit("pushed", &new.clone().expect("good")).expect("committed");
-        let old = old.expect("good");
+        store.commit("pushed", &new).expect("committed");
         store.discard(&[&old]).expect("looked at");
-        assert!(store.code(&new.clone().expect("good")).is_dir(), "two functions have it");
+        assert!(store.code(&new).is_dir(), "two functions have it");
         assert!(store.code(&old).is_dir(), "something runs it");
         assert!(store.incoming(1).exists(), "it may be on its way in");
         store.clean().expect("cleaned");
         assert!(!store.code(&old).exists());
         assert!(!store.incoming(1).exists());
-        assert!(store.code(&new.clone().expect("good")).is_dir());
+        assert!(store.code(&new).is_dir());
         assert!(!data.path().join("code/.new-1").exists());
         let pushed = store.scan(None, &[]).expect("scanned");
-        assert_eq!(pushed, [Found { name: "pushed".into(), pushed: true, code: new }]);
+        let content = Ok(Content { code: new, layers: None });
+        assert_eq!(pushed, [Found { name: "pushed".into(), pushed: true, content }]);
         store.forget("pushed").expect("forgotten");
         store.forget("pushed").expect("twice is fine");
         assert!(store.scan(None, &[]).expect("scanned").is_empty());
@@ -349,7 +403,7 @@ mod tests {
         let count = || {
             store.discard(&[]).expect("discarded");
             let count = |part: &str| fs::read_dir(data.path().join(part)).expect("there").count();
-            (count("folders"), count("code"))
+            (count("folders"), count(CODE))
         };
         assert_eq!(count(), (3, 3));
         fs::remove_dir_all(root.path().join("one")).expect("removed");
@@ -359,6 +413,40 @@ mod tests {
         fs::write(data.path().join("folders/.three.new"), "cut off").expect("a rest");
         store.scan(Some(root.path()), &[]).expect("scanned");
         assert_eq!(count(), (1, 1));
+    }
+
+    #[test]
+    fn layers_come_in_merged_and_go_when_nothing_has_them() {
+        let (data, root) = (tempfile::tempdir().expect("data"), tempfile::tempdir().expect("root"));
+        let store = Store::new(data.path());
+        let _lock = store.open().expect("open");
+        function(root.path(), "one", "a");
+        let toml = root.path().join("one/function.toml");
+        let text = "runtime = \"exec\"\nhandler = \"run\"\nlayers = [\"../x/\", \"../y\"]\n";
+        fs::write(toml, text).expect("written");
+        let scan = || store.scan(Some(root.path()), &[]).expect("scanned")[0].content.clone();
+        let refused = scan().expect_err("no layers yet");
+        assert!(refused.contains("function.toml: layers: ../x/ is missing: no dir"), "{refused}");
+        for (layer, content) in [("x", "1"), ("y", "2")] {
+            fs::create_dir(root.path().join(layer)).expect("made");
+            fs::write(root.path().join(layer).join("both"), content).expect("written");
+            fs::write(root.path().join(layer).join(layer), content).expect("written");
+        }
+        let first = scan().expect("good");
+        let merged = store.layers(first.layers.as_ref().expect("merged"));
+        let read = |name: &str| fs::read_to_string(merged.join(name)).expect("there");
+        assert_eq!((read("both"), read("x"), read("y")), ("2".into(), "1".into(), "2".into()));
+        assert_eq!(scan(), Ok(first.clone()), "as noted");
+        fs::write(root.path().join("x/x"), "3").expect("written");
+        let second = scan().expect("good");
+        assert_eq!(second.code, first.code);
+        let digest = second.layers.expect("merged");
+        store.discard(&[first.layers.as_deref().expect("merged")]).expect("discarded");
+        assert!(merged.is_dir(), "something runs on it");
+        store.discard(&[]).expect("discarded");
+        assert!(!merged.exists() && store.layers(&digest).is_dir());
+        fs::remove_dir_all(store.layers(&digest)).expect("lost");
+        assert_eq!(scan().expect("good").layers, Some(digest), "brought in again");
     }
 
     #[test]

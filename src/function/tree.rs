@@ -26,6 +26,8 @@ pub enum Trouble {
     NoFile(PathBuf),
     /// A link that leads out of the tree, to where nothing is.
     Dangling(PathBuf, PathBuf),
+    /// A layer cannot be used; with the file and key that name it, and what is wrong.
+    Layer(String),
     /// It changes faster than it can be read.
     Changing(PathBuf),
     /// Not a zip, or not one that can be unpacked; with what is wrong.
@@ -48,7 +50,7 @@ impl fmt::Display for Trouble {
                 write!(f, "{path} leads to {target}, which is not there: build it first")
             }
             Trouble::Changing(path) => write!(f, "{} keeps changing", path.display()),
-            Trouble::BadZip(what) => write!(f, "{what}"),
+            Trouble::Layer(what) | Trouble::BadZip(what) => write!(f, "{what}"),
         }
     }
 }
@@ -64,7 +66,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> Trouble + '_ {
 }
 
 /// What a tree holds at one path.
-enum Node {
+pub(super) enum Node {
     Directory,
     File(Metadata),
     /// A link whose target lies inside the tree.
@@ -73,9 +75,9 @@ enum Node {
 
 /// Walks a tree in the order of its paths. Links that lead out of the tree count as what they
 /// lead to, so that a function may use a program which is built elsewhere.
-fn walk(
+pub(super) fn walk(
     root: &Path,
-    visit: &mut dyn FnMut(&Path, &Path, &Node) -> Result<(), Trouble>,
+    visit: &mut dyn FnMut(&Path, &Path, Node) -> Result<(), Trouble>,
 ) -> Result<(), Trouble> {
     let mut count = 0;
     descend(root, Path::new(""), &mut count, visit)
@@ -85,7 +87,7 @@ fn descend(
     directory: &Path,
     relative: &Path,
     count: &mut usize,
-    visit: &mut dyn FnMut(&Path, &Path, &Node) -> Result<(), Trouble>,
+    visit: &mut dyn FnMut(&Path, &Path, Node) -> Result<(), Trouble>,
 ) -> Result<(), Trouble> {
     if relative.components().count() > CODE_DEPTH_MAX {
         return Err(Trouble::TooDeep);
@@ -108,17 +110,17 @@ fn descend(
         if metadata.is_symlink() {
             let target = fs::read_link(&path).map_err(at(&path))?;
             if stays_inside(&relative, &target) {
-                visit(&path, &relative, &Node::Link(target))?;
+                visit(&path, &relative, Node::Link(target))?;
                 continue;
             }
             metadata =
                 fs::metadata(&path).map_err(|_| Trouble::Dangling(path.clone(), target.clone()))?;
         }
         if metadata.is_dir() {
-            visit(&path, &relative, &Node::Directory)?;
+            visit(&path, &relative, Node::Directory)?;
             descend(&path, &relative, count, visit)?;
         } else if metadata.is_file() {
-            visit(&path, &relative, &Node::File(metadata))?;
+            visit(&path, &relative, Node::File(metadata))?;
         } else {
             return Err(Trouble::NoFile(path));
         }
@@ -175,28 +177,13 @@ pub fn fingerprint(root: &Path) -> Result<String, Trouble> {
     Ok(hex(&hash.finalize()))
 }
 
-/// Copies a tree into the empty directory `to`, and returns the digest of what it holds.
-pub fn copy(root: &Path, to: &Path) -> Result<String, Trouble> {
+/// Copies a tree into the empty directory `to`, and returns the digest of what it holds and how
+/// many bytes of content that is.
+pub fn copy(root: &Path, to: &Path) -> Result<(String, u64), Trouble> {
     let mut sum = Sum::new(CODE_BYTES_MAX);
-    walk(root, &mut |path, relative, node| {
-        let target = to.join(relative);
-        match node {
-            Node::Directory => {
-                sum.directory(relative)?;
-                fs::create_dir(&target).map_err(at(&target))
-            }
-            Node::Link(link) => {
-                sum.link(relative, link);
-                symlink(link, &target).map_err(at(&target))
-            }
-            Node::File(metadata) => {
-                let executable = metadata.permissions().mode() & 0o111 != 0;
-                let mut source = File::open(path).map_err(at(path))?;
-                sum.file(relative, executable, &mut source, &target)
-            }
-        }
-    })?;
-    Ok(sum.digest())
+    walk(root, &mut |path, relative, node| sum.copy(path, relative, &node, to))?;
+    let bytes = sum.bytes;
+    Ok((sum.digest(), bytes))
 }
 
 /// The digest of a tree under construction, and its size so far.
@@ -218,6 +205,32 @@ impl Sum {
         self.hash.update([kind]);
         self.hash.update((path.len() as u64).to_le_bytes());
         self.hash.update(path);
+    }
+
+    /// Counts what is at `path`, and copies it to `relative` in the directory `to`.
+    pub(super) fn copy(
+        &mut self,
+        path: &Path,
+        relative: &Path,
+        node: &Node,
+        to: &Path,
+    ) -> Result<(), Trouble> {
+        let target = to.join(relative);
+        match node {
+            Node::Directory => {
+                self.directory(relative)?;
+                fs::create_dir(&target).map_err(at(&target))
+            }
+            Node::Link(link) => {
+                self.link(relative, link);
+                symlink(link, &target).map_err(at(&target))
+            }
+            Node::File(metadata) => {
+                let executable = metadata.permissions().mode() & 0o111 != 0;
+                let mut source = File::open(path).map_err(at(path))?;
+                self.file(relative, executable, &mut source, &target)
+            }
+        }
     }
 
     /// Counts a directory.
@@ -317,17 +330,19 @@ mod tests {
         symlink("lib/deep/run", path("inner")).expect("a link");
         symlink(outside.path().join("tool"), path("outer")).expect("a link");
         let (one, two) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
-        let digest = copy(root.path(), one.path()).expect("copied");
+        let (digest, bytes) = copy(root.path(), one.path()).expect("copied");
+        assert_eq!(bytes, 1 + 15);
         let copied = |name: &str| one.path().join(name);
         assert_eq!(fs::metadata(copied("lib/deep/run")).expect("there").mode() & 0o777, 0o755);
         assert!(fs::symlink_metadata(copied("inner")).expect("there").is_symlink());
         assert_eq!(fs::read_to_string(copied("inner")).expect("there"), "x");
         assert!(fs::symlink_metadata(copied("outer")).expect("there").is_file());
         assert_eq!(fs::read_to_string(copied("outer")).expect("there"), "built elsewhere");
-        assert_eq!(copy(one.path(), two.path()).expect("copied").len(), digest.len());
+        let again = copy(one.path(), two.path()).expect("copied");
+        assert_eq!(again.0.len(), digest.len());
         fs::write(path("lib/deep/run"), "y").expect("written");
         let three = tempfile::tempdir().expect("three");
-        assert_ne!(copy(root.path(), three.path()).expect("copied"), digest);
+        assert_ne!(copy(root.path(), three.path()).expect("copied").0, digest);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Version {
     pub config: FunctionConfig,
     /// Where its code is.
     pub code: PathBuf,
+    /// Where its layers are, merged, if it has any.
+    pub layers: Option<PathBuf>,
     /// What is executed.
     pub launch: Launch,
     /// Why it failed to start, the last time it did.

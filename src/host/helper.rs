@@ -24,6 +24,7 @@ impl Host {
             arguments: words.map_err(|error| fail(&error))?,
             environment: Vec::new(),
             directory: CString::from(c"/"),
+            namespace: None,
         };
         let (reply, reply_end) = self.pipe().map_err(|error| fail(&error))?;
         let (errors, errors_end) = self.pipe().map_err(|error| fail(&error))?;

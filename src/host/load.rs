@@ -2,13 +2,14 @@
 
 use std::future::poll_fn;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::Host;
 use super::catalog::{Function, NO_FUNCTION, Source, Version};
 use crate::function::config::FunctionConfig;
+use crate::function::layer;
 use crate::limits::{CONFIG_BYTES_MAX, LOAD_WAIT_MS};
 use crate::pool::FunctionId;
 use crate::runtime::launch::prepare;
@@ -27,15 +28,28 @@ fn read_config(path: &Path) -> std::io::Result<String> {
 }
 
 impl Host {
-    /// Reads the function `name` whose code is in `code`. What is wrong with it is part of the
-    /// result; nothing is put in force yet.
-    pub fn load(&self, name: &str, source: Source, code: &Path) -> Function {
+    /// Reads the function `name` whose code is in `code`, and whose layers are in `layers`. What is
+    /// wrong with it is part of the result; nothing is put in force yet.
+    pub fn load(
+        &self,
+        name: &str,
+        source: Source,
+        code: &Path,
+        layers: Option<PathBuf>,
+    ) -> Function {
         // Complaints speak of the file that the user wrote, not of our copy.
         let file = match &source {
             Source::Folder(folder) => folder.join("function.toml").display().to_string(),
             Source::Pushed => format!("{name}/function.toml"),
         };
-        let (id, state) = self.read(name, &file, code);
+        let (id, mut state) = self.read(name, &file, code, layers);
+        if source == Source::Pushed
+            && let Ok(version) = &state
+            && let Some(folder) = version.config.layers.iter().find(|name| layer::is_folder(name))
+        {
+            let why = "is a folder, and a pushed function has none (allowed: name:version)";
+            state = Err(vec![format!("{file}: layers: {folder} {why}")]);
+        }
         Function { name: name.into(), id, source, state }
     }
 
@@ -50,6 +64,7 @@ impl Host {
         name: &str,
         file: &str,
         code: &Path,
+        layers: Option<PathBuf>,
     ) -> (FunctionId, Result<Rc<Version>, Vec<String>>) {
         let catalog = self.catalog.borrow();
         let full = |_| vec![format!("{file}: the server knows too many functions already")];
@@ -66,7 +81,8 @@ impl Host {
             Err(issues) => return (id, Err(issues.iter().map(ToString::to_string).collect())),
         };
         let label = "$LATEST";
-        let launch = match prepare(&self.facts, name, label, &config, code) {
+        let home = (code, layers.as_deref());
+        let launch = match prepare(&self.facts, name, label, &config, home) {
             Ok(launch) => launch,
             Err(why) => return (id, Err(vec![format!("{file}: {why}")])),
         };
@@ -77,6 +93,7 @@ impl Host {
             label,
             config,
             code: code.to_owned(),
+            layers,
             launch,
             init_error: Default::default(),
             unforkable: Default::default(),
@@ -117,9 +134,14 @@ impl Host {
             return;
         }
         let data = data.display().to_string();
-        let digest = |code: &Path| Some(code.file_name()?.to_str()?.to_owned());
-        let running: Vec<String> =
-            self.catalog.borrow().versions().filter_map(|version| digest(&version.code)).collect();
+        let digest = |path: &PathBuf| Some(path.file_name()?.to_str()?.to_owned());
+        let running: Vec<String> = {
+            let catalog = self.catalog.borrow();
+            let places = catalog
+                .versions()
+                .flat_map(|version| [&version.code].into_iter().chain(&version.layers));
+            places.filter_map(digest).collect()
+        };
         let running = running.iter().map(String::as_str);
         let arguments: Vec<&str> = ["discard", &data].into_iter().chain(running).collect();
         if let Err(error) = self.helper(&arguments).await {

@@ -1,5 +1,6 @@
-//! What is asked of the kernel without a safe wrapper, in one audited place: starting and reaping
-//! processes, and giving back the memory of this one's program.
+//! What is asked of the kernel without a safe wrapper, in one audited place, this file and those
+//! below `spawn/`: starting and reaping processes, the directories that a process sees, and giving
+//! back the memory of this one's program.
 //!
 //! A worker is started with `clone(CLONE_VM | CLONE_VFORK)`: the child runs on our memory, on a
 //! stack of its own, while we are suspended, until it execs. So the cost does not grow with the
@@ -9,11 +10,15 @@
 //! Rules for code that runs in the child: system calls only. No allocation, no locks, no
 //! formatting, no panics, no destructors; everything it needs was prepared before.
 
-#![allow(unsafe_code, reason = "process creation; no other file may have any")]
+#![allow(unsafe_code, reason = "process creation; no other place may have any")]
 
-use std::cell::OnceCell;
+mod namespace;
+mod text;
+
+pub use namespace::{Mount, Namespace};
+pub use text::Text;
+
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::io::{BufRead, BufReader};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
@@ -30,6 +35,8 @@ pub struct Launch {
     pub environment: Vec<CString>,
     /// The working directory.
     pub directory: CString,
+    /// What it sees in place of the machine's directories; `None`: nothing else than the server.
+    pub namespace: Option<Namespace>,
 }
 
 /// What differs from one worker to the next.
@@ -75,6 +82,8 @@ pub enum Step {
     Tie,
     /// Its standard descriptors.
     Stdio,
+    /// Its own view of the machine's directories.
+    Namespace,
     /// Its working directory.
     Directory,
     /// Signals as a new process expects them.
@@ -109,6 +118,7 @@ impl std::fmt::Display for NotStarted {
             Step::Limits => "set resource limits",
             Step::Tie => "tie the process to the server",
             Step::Stdio => "set standard descriptors",
+            Step::Namespace => "give the process directories of its own",
             Step::Directory => "enter the function's directory",
             Step::Signals => "reset signals",
             Step::Exec => "execute the handler",
@@ -134,6 +144,7 @@ struct Child {
     arguments: *const *const c_char,
     environment: *const *const c_char,
     directory: *const c_char,
+    namespace: *const Namespace,
     stdio: [c_int; 3],
     signals: libc::sigset_t,
     files: libc::rlim_t,
@@ -154,14 +165,32 @@ impl Spawner {
 
     /// Starts a process in a process group of its own. Returns once it executes the handler.
     pub fn spawn(&mut self, launch: &Launch, seat: &Seat<'_>) -> Result<Started, NotStarted> {
+        self.start(launch, seat, launch.program.as_ptr())
+    }
+
+    /// Takes every step of such a start but the last one, and leaves no process.
+    pub fn rehearse(&mut self, launch: &Launch, seat: &Seat<'_>) -> Result<(), NotStarted> {
+        let started = self.start(launch, seat, ptr::null())?;
+        reap(started.pid, true);
+        Ok(())
+    }
+
+    /// With `program` in place of the launch's.
+    fn start(
+        &mut self,
+        launch: &Launch,
+        seat: &Seat<'_>,
+        program: *const c_char,
+    ) -> Result<Started, NotStarted> {
         let arguments = pointers(launch.arguments.iter().map(CString::as_c_str));
         let all = launch.environment.iter().chain(seat.environment);
         let environment = pointers(all.map(CString::as_c_str));
         let mut child = Child {
-            program: launch.program.as_ptr(),
+            program,
             arguments: arguments.as_ptr(),
             environment: environment.as_ptr(),
             directory: launch.directory.as_ptr(),
+            namespace: launch.namespace.as_ref().map_or(ptr::null(), ptr::from_ref),
             stdio: seat.stdio.map(|fd| fd.as_raw_fd()),
             signals: every_signal(),
             files: self.files,
@@ -246,6 +275,11 @@ unsafe fn harden(child: &Child) -> Step {
                 return Step::Stdio;
             }
         }
+        if let Some(namespace) = child.namespace.as_ref()
+            && !namespace::enter(namespace)
+        {
+            return Step::Namespace;
+        }
         if libc::chdir(child.directory) != 0 {
             return Step::Directory;
         }
@@ -259,56 +293,12 @@ unsafe fn harden(child: &Child) -> Step {
         if libc::pthread_sigmask(libc::SIG_SETMASK, &child.signals, ptr::null_mut()) != 0 {
             return Step::Signals;
         }
+        if child.program.is_null() {
+            // All that was to be learned is that it comes this far.
+            libc::_exit(0);
+        }
         libc::execve(child.program, child.arguments, child.environment);
         Step::Exec
-    }
-}
-
-/// The program that this process runs and the libraries that it uses, as far as they are mapped
-/// and stand in their files unchanged.
-#[derive(Default)]
-pub struct Text {
-    ranges: OnceCell<Vec<(usize, usize)>>,
-}
-
-impl Text {
-    /// Gives their memory back. What is needed of it comes again from the page cache, or from the
-    /// disk if the kernel had a better use for the memory meanwhile.
-    pub fn give_back(&self) {
-        for (start, end) in self.ranges.get_or_init(Text::find) {
-            // SAFETY: a private mapping of a file that cannot be written through it and of which
-            // no page was changed: the next use of a page reads the same bytes again.
-            let result = unsafe {
-                let start = ptr::with_exposed_provenance_mut(*start);
-                libc::madvise(start, end - start.addr(), libc::MADV_DONTNEED)
-            };
-            if result != 0 {
-                log::debug!("give back the program's memory: {}", std::io::Error::last_os_error());
-            }
-        }
-    }
-
-    fn find() -> Vec<(usize, usize)> {
-        let Ok(file) = std::fs::File::open("/proc/self/smaps") else { return Vec::new() };
-        let mut found = Vec::new();
-        let mut mapping = None;
-        for line in BufReader::new(file).lines().map_while(Result::ok) {
-            let mut words = line.split_ascii_whitespace();
-            match (words.next(), words.next(), words.nth(3)) {
-                // Relocated pages differ from the file, read-only as they may be by now.
-                (Some("Anonymous:"), Some("0"), _) => found.extend(mapping.take()),
-                (Some(range), Some("r-xp" | "r--p"), path) if !range.ends_with(':') => {
-                    mapping = path.filter(|path| path.starts_with('/')).and_then(|_| {
-                        let (start, end) = range.split_once('-')?;
-                        let hex = |text| usize::from_str_radix(text, 16).ok();
-                        hex(start).zip(hex(end))
-                    });
-                }
-                (Some(range), Some(_), _) if !range.ends_with(':') => mapping = None,
-                _ => {}
-            }
-        }
-        found
     }
 }
 
@@ -406,6 +396,7 @@ mod tests {
             arguments: [&[program], arguments].concat().into_iter().map(c).collect(),
             environment: vec![c("A=1")],
             directory: c("/"),
+            namespace: None,
         }
     }
 
@@ -419,24 +410,6 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).expect("readable");
         (started, text)
-    }
-
-    #[test]
-    fn given_back_text_comes_again() {
-        let mapped = || -> u64 {
-            let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
-            let line = status.lines().find_map(|line| line.strip_prefix("RssFile:"));
-            let kib = line.expect("a line").trim().trim_end_matches(" kB");
-            kib.parse().expect("a number")
-        };
-        let text = Text::default();
-        let before = mapped();
-        text.give_back();
-        let after = mapped();
-        assert!(after < before, "{before} KiB, then {after} KiB");
-        // Formatting, allocation and the C library were in what is gone.
-        assert_eq!(format!("{:.3}", std::f64::consts::PI.sqrt()), "1.772");
-        assert!(!text.ranges.get().expect("found").is_empty());
     }
 
     #[test]

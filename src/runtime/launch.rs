@@ -8,13 +8,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::interpreter;
+use super::paths::{self, Paths, Places};
 use crate::function::config::{FunctionConfig, Runtime};
 use crate::function::elf::{Elf, LOOK, Target};
 use crate::function::name::Home;
 use crate::host::spawn::Launch;
 
-/// Where programs without a path are looked for, and what workers get as `PATH`.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin";
+/// Where programs without a path are looked for, and what workers get as `PATH`, with `bin` of the
+/// layers behind.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What the server tells every worker about itself.
 #[derive(Clone, Debug)]
@@ -27,20 +29,27 @@ pub struct Facts {
     pub bundled: PathBuf,
     /// Where Pythons and Nodes may be.
     pub interpreters: Vec<PathBuf>,
+    /// Whether workers can have paths as on AWS.
+    pub paths: Paths,
 }
 
-/// Prepares a version of the function `name` whose code is in `directory`. The error is one line
-/// for people.
+/// Prepares a version of the function `name` whose code is in the first directory, and whose
+/// layers, if it has any, are in the second. The error is one line for people.
 pub fn prepare(
     facts: &Facts,
     name: &str,
     version: &str,
     config: &FunctionConfig,
-    directory: &Path,
+    (code, layers): (&Path, Option<&Path>),
 ) -> Result<Launch, String> {
+    let mut needed = Vec::new();
     let (program, arguments) = match &config.runtime {
-        Runtime::Exec | Runtime::Native => own(split(&config.handler)?, directory)?,
-        Runtime::Provided(_) => own(vec!["bootstrap".to_owned()], directory)?,
+        Runtime::Exec | Runtime::Native => own(split(&config.handler)?, (code, layers))?,
+        Runtime::Provided(_) => {
+            let found = own(vec!["bootstrap".to_owned()], (code, layers))?;
+            needed.extend(script_interpreter(&found.0).map(|program| paths::prefix(&program)));
+            found
+        }
         Runtime::Python(_) => {
             let bootstrap = facts.bundled.join("python/bootstrap.py").display().to_string();
             bundled(facts, name, config, ["-u", &bootstrap])?
@@ -50,23 +59,35 @@ pub fn prepare(
             bundled(facts, name, config, [&bootstrap])?
         }
     };
-    let mut environment = environment(facts, name, version, config, directory);
+    if matches!(config.runtime, Runtime::Python(_) | Runtime::Node(_)) {
+        needed.push(facts.bundled.clone());
+        let real = std::fs::canonicalize(&program).ok();
+        needed.extend(
+            [Some(&program), real.as_ref()].into_iter().flatten().map(|p| paths::prefix(p)),
+        );
+    }
+    let places = paths::places(&facts.paths, config, (code, layers), &needed);
+    let mut environment = environment(facts, name, version, config, &places);
     environment.extend(config.environment.iter().map(|(n, value)| format!("{n}={value}")));
     let c = |text: &str| CString::new(text).map_err(|_| format!("{text:?} holds a NUL character"));
     let path = |path: &Path| {
         CString::new(path.as_os_str().as_bytes()).map_err(|_| "a path with a NUL".to_owned())
     };
     Ok(Launch {
-        program: path(&program)?,
+        program: path(&places.seen(&program, (code, layers)))?,
         arguments: arguments.iter().map(|text| c(text)).collect::<Result<_, _>>()?,
         environment: environment.iter().map(|text| c(text)).collect::<Result<_, _>>()?,
-        directory: path(directory)?,
+        directory: path(&places.task)?,
+        namespace: places.namespace,
     })
 }
 
 /// The program and arguments of a function that brings its own.
-fn own(arguments: Vec<String>, directory: &Path) -> Result<(PathBuf, Vec<String>), String> {
-    let program = find(&arguments[0], directory)?;
+fn own(
+    arguments: Vec<String>,
+    home: (&Path, Option<&Path>),
+) -> Result<(PathBuf, Vec<String>), String> {
+    let program = find(&arguments[0], home)?;
     check(&program)?;
     Ok((program, arguments))
 }
@@ -90,7 +111,8 @@ fn bundled<const N: usize>(
 /// Directories in which interpreters are looked for: those of workers, and the server's own.
 pub fn interpreter_path() -> Vec<PathBuf> {
     let own = std::env::var_os("PATH").unwrap_or_default();
-    PATH.split(':').map(PathBuf::from).chain(std::env::split_paths(&own)).collect()
+    let system = PATH.split(':').chain(["/opt/bin"]);
+    system.map(PathBuf::from).chain(std::env::split_paths(&own)).collect()
 }
 
 /// What Lambda sets for every runtime; what differs by worker is added at its spawn.
@@ -99,13 +121,13 @@ fn environment(
     name: &str,
     version: &str,
     config: &FunctionConfig,
-    directory: &Path,
+    places: &Places,
 ) -> Vec<String> {
     let Home { region, .. } = &facts.home;
-    let root = directory.display();
+    let (root, opt) = (places.task.display(), places.opt.display());
     let mut list = vec![
-        format!("PATH={PATH}"),
-        format!("LD_LIBRARY_PATH={root}:{root}/lib:/opt/lib"),
+        format!("PATH={PATH}:{opt}/bin"),
+        format!("LD_LIBRARY_PATH={root}:{root}/lib:{opt}/lib"),
         "LANG=C.UTF-8".to_owned(),
         "TZ=:UTC".to_owned(),
         format!("_HANDLER={}", config.handler),
@@ -137,10 +159,13 @@ fn environment(
             list.push(format!("AWS_EXECUTION_ENV=AWS_Lambda_{id}"));
             list.push(format!("LAMBDA_RUNTIME_DIR={runtime_directory}/node"));
             list.push(format!(
-                "NODE_PATH=/opt/nodejs/node{major}/node_modules:/opt/nodejs/node_modules:\
+                "NODE_PATH={opt}/nodejs/node{major}/node_modules:{opt}/nodejs/node_modules:\
                  {runtime_directory}/node/node_modules:{runtime_directory}/node:{root}"
             ));
         }
+    }
+    if places.is_opt_real {
+        list.push(format!("HOB_OPT={opt}"));
     }
     if config.runtime.is_on_the_wire() {
         list.push(format!("HOB_WIRE={}", crate::wire::PROTOCOL));
@@ -180,19 +205,37 @@ fn split(handler: &str) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
-/// A program of the function's folder, or one of the system's by its bare name or absolute path.
-fn find(program: &str, directory: &Path) -> Result<PathBuf, String> {
-    let own = directory.join(program);
+/// A program of the function's folder, or of its layers, or one of the system's by its bare name
+/// or absolute path.
+fn find(program: &str, (code, layers): (&Path, Option<&Path>)) -> Result<PathBuf, String> {
+    let own = code.join(program);
     if own.exists() || program.starts_with('/') {
         return Ok(own);
     }
     if !program.contains('/') {
+        // A bootstrap may be a layer's; other programs of layers are in bin.
         let system = PATH.split(':').map(|place| Path::new(place).join(program));
-        if let Some(found) = system.into_iter().find(|path| path.exists()) {
+        let opt = layers.unwrap_or(Path::new("/opt"));
+        let layered = layers.map(|layers| layers.join(program)).filter(|_| program == "bootstrap");
+        let mut all = layered.into_iter().chain(system).chain([opt.join("bin").join(program)]);
+        if let Some(found) = all.find(|path| path.exists()) {
             return Ok(found);
         }
     }
     Err(format!("handler {program} is missing: no such file in the function's folder"))
+}
+
+/// What runs a script, if it is one.
+fn script_interpreter(program: &Path) -> Option<PathBuf> {
+    let mut start = Vec::new();
+    std::fs::File::open(program).ok()?.take(LOOK as u64).read_to_end(&mut start).ok()?;
+    Some(interpreter_of(start.strip_prefix(b"#!")?))
+}
+
+fn interpreter_of(script: &[u8]) -> PathBuf {
+    let line = script.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii();
+    let interpreter = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    PathBuf::from(std::ffi::OsStr::from_bytes(interpreter))
 }
 
 /// Looks at a program before it is started, so that what cannot start is refused in words.
@@ -215,9 +258,7 @@ fn check(program: &Path) -> Result<(), String> {
         return fail(format!("cannot be read: {error}"));
     }
     if let Some(script) = start.strip_prefix(b"#!") {
-        let line = script.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii();
-        let interpreter = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-        let interpreter = Path::new(std::ffi::OsStr::from_bytes(interpreter));
+        let interpreter = interpreter_of(script);
         if !interpreter.exists() {
             return fail(format!("needs {}, which is not here", interpreter.display()));
         }
@@ -279,8 +320,9 @@ mod tests {
             assert!(refused.contains(complaint), "{refused}");
         }
         assert_eq!(check(Path::new("/bin/sh")), Ok(()));
-        assert!(find("nothing", folder.path()).is_err());
-        assert_eq!(find("sh", folder.path()).map(|path| path.exists()), Ok(true));
-        assert_eq!(find("plain", folder.path()), Ok(folder.path().join("plain")));
+        let home = (folder.path(), None);
+        assert!(find("nothing", home).is_err());
+        assert_eq!(find("sh", home).map(|path| path.exists()), Ok(true));
+        assert_eq!(find("plain", home), Ok(folder.path().join("plain")));
     }
 }

@@ -8,4 +8,5 @@ pub mod exec;
 pub mod interpreter;
 pub mod launch;
 pub mod native;
+pub mod paths;
 pub mod provided;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::watch::{Changes, Watch};
-use crate::function::store::{Found, Store};
+use crate::function::store::{Content, Found, Store};
 use crate::host::Host;
 use crate::host::catalog::Source;
 use crate::limits::{
@@ -171,10 +171,14 @@ fn apply(host: &Rc<Host>, store: &Store, folders: Option<&Path>, found: &Found, 
     let (same, shadowed) = {
         let catalog = host.catalog.borrow();
         let known = catalog.function(name);
-        let code = found.code.as_ref().ok().map(|digest| store.code(digest));
+        let place = |content: &Content| {
+            (store.code(&content.code), content.layers.as_ref().map(|d| store.layers(d)))
+        };
+        let there = found.content.as_ref().ok().map(place);
         let same = known.is_some_and(|known| {
-            let serving = known.state.as_ref().ok().map(|version| &version.code);
-            known.source == source && serving.is_some() && serving == code.as_ref()
+            let serving = known.state.as_ref().ok();
+            let serving = serving.map(|version| (version.code.clone(), version.layers.clone()));
+            known.source == source && serving.is_some() && serving == there
         });
         let has_folder = |root: &Path| root.join(name).join("function.toml").exists();
         (same, found.pushed && folders.is_some_and(has_folder))
@@ -186,8 +190,11 @@ fn apply(host: &Rc<Host>, store: &Store, folders: Option<&Path>, found: &Found, 
     if same {
         return;
     }
-    let function = match &found.code {
-        Ok(digest) => host.load(name, source, &store.code(digest)),
+    let function = match &found.content {
+        Ok(Content { code, layers }) => {
+            let layers = layers.as_ref().map(|digest| store.layers(digest));
+            host.load(name, source, &store.code(code), layers)
+        }
         Err(why) => host.refused(name, source, why.clone()),
     };
     host.install(function);
@@ -208,18 +215,28 @@ fn parse(line: &str) -> Option<Found> {
     let name = fields.next()?.to_owned();
     let good = fields.next()? == "ok";
     let text = fields.next()?.to_owned();
-    Some(Found { name, pushed, code: if good { Ok(text) } else { Err(text) } })
+    let content = if good {
+        let (code, layers) = match text.split_once(' ') {
+            Some((code, layers)) => (code.to_owned(), Some(layers.to_owned())),
+            None => (text, None),
+        };
+        Ok(Content { code, layers })
+    } else {
+        Err(text)
+    };
+    Some(Found { name, pushed, content })
 }
 
 /// A line of `helper scan`.
 pub fn print(found: &Found) -> String {
     let source = if found.pushed { "pushed" } else { "folder" };
-    let (verdict, text) = match &found.code {
-        Ok(digest) => ("ok", digest.as_str()),
-        Err(why) => ("bad", why.as_str()),
+    let (verdict, text) = match &found.content {
+        Ok(Content { code, layers: None }) => ("ok", code.clone()),
+        Ok(Content { code, layers: Some(layers) }) => ("ok", format!("{code} {layers}")),
+        Err(why) => ("bad", why.clone()),
     };
     let clean = |text: &str| text.replace(['\t', '\n'], " ");
-    format!("{source}\t{}\t{verdict}\t{}", clean(&found.name), clean(text))
+    format!("{source}\t{}\t{verdict}\t{}", clean(&found.name), clean(&text))
 }
 
 #[cfg(test)]
@@ -228,12 +245,17 @@ mod tests {
 
     #[test]
     fn lines_of_a_scan_read_back() {
+        let content = |layers: Option<&str>| {
+            Ok(Content { code: "d1".into(), layers: layers.map(str::to_owned) })
+        };
         for found in [
-            Found { name: "a".into(), pushed: false, code: Ok("d1".into()) },
-            Found { name: "b".into(), pushed: true, code: Err("bad\tluck".into()) },
+            Found { name: "a".into(), pushed: false, content: content(None) },
+            Found { name: "l".into(), pushed: false, content: content(Some("d2")) },
+            Found { name: "b".into(), pushed: true, content: Err("bad\tluck".into()) },
         ] {
             let read = parse(&print(&found)).expect("a line");
-            let expected = Found { code: found.code.map_err(|e| e.replace('\t', " ")), ..found };
+            let content = found.content.map_err(|error| error.replace('\t', " "));
+            let expected = Found { content, ..found };
             assert_eq!(read, expected);
         }
         assert_eq!(parse("nonsense"), None);
@@ -249,6 +271,7 @@ mod tests {
         let (found, is_whole) = read(&cut);
         assert!(!is_whole && !cut.ends_with('\n'));
         assert_eq!(found.len(), cut.lines().count() - 1);
-        assert!(found.iter().all(|found| found.code == Ok("d".repeat(64))));
+        let content = Content { code: "d".repeat(64), layers: None };
+        assert!(found.iter().all(|found| found.content.as_ref() == Ok(&content)));
     }
 }

@@ -32,6 +32,7 @@ use crate::limits::{
 };
 use crate::runtime::bundled;
 use crate::runtime::launch::{self, Facts};
+use crate::runtime::paths::Paths;
 use loader::Reload;
 use settings::Settings;
 
@@ -78,6 +79,7 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
                 endpoint: format!("http://{address}"),
                 bundled: bundled::directory(&settings.data),
                 interpreters: launch::interpreter_path(),
+                paths: Paths::detect(settings.real_paths, true),
             },
             seed: u64::from_le_bytes(seed),
         },
@@ -158,6 +160,7 @@ impl Server {
             }
         });
         log::info!("hob {} serves http://{address}", env!("CARGO_PKG_VERSION"));
+        log::info!("paths of workers: {}", self.host.facts.paths);
         log::info!("socket {}, {} slots", settings.socket.display(), settings.slots);
         notify(NotifyState::Ready);
         let drain_limit_s = self.until_stop(settings.drain_limit_s).await;

@@ -57,7 +57,7 @@ fn is_account(text: &str) -> bool {
 const PATH: Kind = Kind::Text(is_path, "a path");
 
 /// Every key that may stand at the top of `hob.toml`.
-pub const KEYS: [Key; 13] = [
+pub const KEYS: [Key; 14] = [
     Key {
         name: "listen",
         flag: "listen",
@@ -121,6 +121,12 @@ pub const KEYS: [Key; 13] = [
         kind: Kind::Choice(&["auto", "pidfd", "sigchld"]),
         help: "how exits become known (auto)",
     },
+    Key {
+        name: "paths",
+        flag: "paths",
+        kind: Kind::Choice(&["auto", "real"]),
+        help: "/var/task, /opt, /tmp as on AWS if possible, or never (auto)",
+    },
 ];
 
 /// A key's value, from wherever.
@@ -151,6 +157,8 @@ pub struct Settings {
     pub home: Home,
     /// How exits become known; `None`: whatever this kernel has.
     pub reaper: Option<Reaper>,
+    /// Workers get the real paths of code and layers, also where others are possible.
+    pub real_paths: bool,
     /// Who may call.
     pub auth: Auth,
     /// Keys that were given and that this build does not act upon yet.
@@ -181,6 +189,7 @@ impl Settings {
             drain_limit_s: DRAIN_LIMIT_S_DEFAULT,
             home: Home { region: "us-east-1".into(), account: "000000000000".into() },
             reaper: None,
+            real_paths: false,
             auth: Auth::Open,
             not_in_force: Vec::new(),
         }
@@ -307,6 +316,7 @@ impl Settings {
                     _ => None,
                 };
             }
+            ("paths", Value::Text(text)) => self.real_paths = text == "real",
             (name, value) => unreachable!("{name} = {value:?} passed its check"),
         }
     }
@@ -434,6 +444,7 @@ drain_limit_s = 7
 region = "eu-west-1"
 account = "123456789012"
 reaper = "sigchld"
+paths = "real"
 [auth]
 keys = [{ id = "AKIA", secret = "s", scope = "admin", functions = ["*"] }]
 token = "t"
@@ -453,7 +464,7 @@ group = "hob"
         );
         assert_eq!(settings.auth, Auth::Token(Some(Auth::digest("t"))));
         assert_eq!(settings.not_in_force, ["auth.keys", "mqtt"]);
-        assert_eq!(settings.reaper, Some(Reaper::Sigchld));
+        assert_eq!((settings.reaper, settings.real_paths), (Some(Reaper::Sigchld), true));
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! Watching function folders: which functions may have changed.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
+use crate::function::layer;
 use crate::io::reactor::Interest;
 use crate::io::{Io, Reactor};
 use crate::limits::WATCHES_MAX;
@@ -18,9 +21,20 @@ use crate::limits::WATCHES_MAX;
 pub struct Watch {
     inotify: Io<OwnedFd>,
     root: PathBuf,
-    /// What each watch is on: the function whose folder it belongs to, or `None` for the root.
-    watches: BTreeMap<i32, Option<String>>,
+    /// What each watch is for: one directory may be watched for several functions.
+    watches: BTreeMap<i32, Vec<For>>,
     full: bool,
+}
+
+/// What a directory is watched for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum For {
+    /// It is the root: its directories are functions.
+    Functions,
+    /// All of it is this function's.
+    All(String),
+    /// This function needs the file or directory of this name in it.
+    File(String, OsString),
 }
 
 /// What may have changed.
@@ -39,11 +53,11 @@ impl Watch {
         let inotify = Io::new(reactor, inotify)?;
         let mut watch =
             Watch { inotify, root: root.to_owned(), watches: BTreeMap::new(), full: false };
-        watch.add(root, None)?;
+        watch.add(root, For::Functions)?;
         Ok(watch)
     }
 
-    fn add(&mut self, directory: &Path, name: Option<&str>) -> std::io::Result<()> {
+    fn add(&mut self, directory: &Path, wanted: For) -> std::io::Result<()> {
         if self.watches.len() >= WATCHES_MAX {
             if !std::mem::replace(&mut self.full, true) {
                 let root = self.root.display();
@@ -60,17 +74,45 @@ impl Watch {
             | WatchFlags::ATTRIB
             | WatchFlags::ONLYDIR;
         let number = inotify::add_watch(self.inotify.get(), directory, flags)?;
-        self.watches.insert(number, name.map(str::to_owned));
+        let all = self.watches.entry(number).or_default();
+        if !all.contains(&wanted) {
+            all.push(wanted);
+        }
         Ok(())
     }
 
-    /// Watches a function's folder and every directory in it, also where links lead out of it.
+    /// Watches a function's folder and every directory in it, also where links lead out of it, and
+    /// the same of its layers.
     pub fn add_function(&mut self, name: &str) {
-        let mut directories = vec![self.root.join(name)];
+        let folder = self.root.join(name);
+        self.add_tree(&folder, name);
+        for layer in layer::of(&folder) {
+            self.add_place(&layer.path, name);
+            self.add_tree(&layer.path, name);
+        }
+    }
+
+    /// Watches for the coming and going of a directory outside of the function's folder.
+    fn add_place(&mut self, path: &Path, name: &str) {
+        for path in path.ancestors() {
+            let (Some(parent), Some(file)) = (path.parent(), path.file_name()) else { return };
+            if parent.is_dir() {
+                let wanted = For::File(name.to_owned(), file.to_owned());
+                if let Err(error) = self.add(parent, wanted) {
+                    log::debug!("watch {}: {error}", parent.display());
+                }
+                return;
+            }
+        }
+    }
+
+    fn add_tree(&mut self, tree: &Path, name: &str) {
+        let mut directories = vec![tree.to_owned()];
+        let real = fs::canonicalize(tree).unwrap_or_else(|_| tree.to_owned());
         while !self.full
             && let Some(directory) = directories.pop()
         {
-            if let Err(error) = self.add(&directory, Some(name)) {
+            if let Err(error) = self.add(&directory, For::All(name.to_owned())) {
                 log::debug!("watch {}: {error}", directory.display());
                 continue;
             }
@@ -82,8 +124,8 @@ impl Watch {
                     && let Ok(target) = fs::read_link(entry.path())
                     && let Some(parent) = directory.join(target).parent()
                     && let Ok(parent) = fs::canonicalize(parent)
-                    && !parent.starts_with(self.root.join(name))
-                    && let Err(error) = self.add(&parent, Some(name))
+                    && !parent.starts_with(&real)
+                    && let Err(error) = self.add(&parent, For::All(name.to_owned()))
                 {
                     // What it leads to need not be there yet: then its coming is seen.
                     log::debug!("watch {}: {error}", parent.display());
@@ -139,7 +181,7 @@ impl Watch {
 }
 
 fn note(
-    watches: &mut BTreeMap<i32, Option<String>>,
+    watches: &mut BTreeMap<i32, Vec<For>>,
     changes: &mut Changes,
     watch: i32,
     events: ReadFlags,
@@ -153,13 +195,19 @@ fn note(
         watches.remove(&watch);
         return;
     }
-    let file = file.and_then(|name| name.to_str().ok());
-    let name = match (watches.get(&watch), file) {
-        (Some(Some(name)), _) => name.clone(),
-        (Some(None), Some(file)) => file.to_owned(),
-        (Some(None), None) | (None, _) => return,
-    };
-    if !changes.names.contains(&name) {
-        changes.names.push(name);
+    for wanted in watches.get(&watch).into_iter().flatten() {
+        let name = match (wanted, file) {
+            (For::All(name), _) => Some(name.as_str()),
+            (For::Functions, Some(file)) => file.to_str().ok(),
+            (For::File(name, wanted), Some(file)) => {
+                (wanted.as_bytes() == file.to_bytes()).then_some(name.as_str())
+            }
+            (For::Functions | For::File(..), None) => None,
+        };
+        if let Some(name) = name
+            && !changes.names.iter().any(|known| known == name)
+        {
+            changes.names.push(name.to_owned());
+        }
     }
 }

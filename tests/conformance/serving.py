@@ -102,6 +102,10 @@ class Server:
             *(f"{key} = {value}" for key, value in settings.items()),
             "[environment]",
             *(f"{key} = {json.dumps(value)}" for key, value in variables.items()),
+            # Either may lie below /tmp, where a worker has a directory of its own.
+            "[sandbox]",
+            f"read = [{json.dumps(str(_clients))}]",
+            f"write = [{json.dumps(str(self.root))}]",
         ]
         (folder / "function.toml").write_text("\n".join(lines) + "\n")
 

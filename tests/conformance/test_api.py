@@ -41,7 +41,7 @@ class Held:
     """An invocation that runs until it is let go."""
 
     def __init__(self, server, name):
-        self.place = tempfile.TemporaryDirectory()
+        self.place = tempfile.TemporaryDirectory(dir=server.root)
         event = {"do": "meet", "place": self.place.name, "count": 2}
         self.reply = None
 

@@ -189,7 +189,7 @@ class EveryClient:
 
     def test_invocations_at_one_time_have_a_worker_each(self):
         # Each waits for all of them: one after another would never end.
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory(dir=server.root) as place:
             event = {"do": "meet", "place": place, "count": 4}
             with concurrent.futures.ThreadPoolExecutor(4) as threads:
                 calls = [threads.submit(self.ok, self.client, event) for _ in range(4)]

@@ -143,7 +143,8 @@ os.read(ready, 1)
 os._exit(1)
 ";
     let said = site.path().join("said");
-    let more = format!("environment = {{ SAID = \"{}\" }}", said.display());
+    let more =
+        format!("environment = {{ SAID = {said:?} }}\n[sandbox]\nwrite = [{:?}]", site.path());
     provided(&site, "late", program, &more);
     let server = site.serve(reaper);
     let (kind, message) = server.fails("late", "{}");
