@@ -162,7 +162,8 @@ fn words_and_habits() {
         }
         for (number, line) in text.lines().enumerate() {
             for (word, advice) in banned {
-                if line.contains(word) {
+                // Python has a word of its own there.
+                if line.replace("daemon=True", "").contains(word) {
                     complaints.push(format!("{}:{}: {word}: {advice}", path.display(), number + 1));
                 }
             }

@@ -15,6 +15,7 @@ use crate::http::connection::Broken;
 use crate::http::{Connection, Head, Refused};
 use crate::limits::ZIP_BYTES_MAX;
 use crate::pool::{Instant, State};
+use crate::runtime::paths::Paths;
 
 /// Serves one request of the command line.
 pub async fn serve(
@@ -100,11 +101,7 @@ fn function(api: &Api, name: &str) -> Result<Value, ApiError> {
             value["handler"] = config.handler.clone().into();
             value["code"] = version.code.display().to_string().into();
             value["layers"] = config.layers.clone().into();
-            value["paths"] = match &version.launch.namespace {
-                Some(_) => api.host.facts.paths.to_string(),
-                None => "the real ones, in variables".to_owned(),
-            }
-            .into();
+            value["paths"] = paths(api, version);
             value["timeout_s"] = config.timeout_s.into();
             value["memory_mb"] = config.memory_mb.into();
             value["reserved_concurrency"] = config.reserved_concurrency.into();
@@ -141,6 +138,20 @@ fn zygote(api: &Api, version: &Version) -> Value {
             Some(unforkable) => format!("none: {}", unforkable.why).into(),
             None => Value::Null,
         },
+    }
+}
+
+/// What workers see of the disk.
+fn paths(api: &Api, version: &Version) -> Value {
+    let paths = &api.host.facts.paths;
+    match (&version.launch.namespace, paths) {
+        (None, Paths::Namespace(_)) => {
+            format!("the real ones, as {} has them", version.config.runtime.id()).into()
+        }
+        (Some(_), _) if version.launch.has_variable("HOB_OPT") => {
+            format!("{paths}, but layers in HOB_OPT: something else is needed below /opt").into()
+        }
+        (Some(_) | None, _) => paths.to_string().into(),
     }
 }
 

@@ -39,6 +39,16 @@ pub struct Launch {
     pub namespace: Option<Namespace>,
 }
 
+impl Launch {
+    /// True if this variable is set for every worker.
+    pub fn has_variable(&self, name: &str) -> bool {
+        let is = |pair: &CString| {
+            pair.to_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+        };
+        self.environment.iter().any(is)
+    }
+}
+
 /// What differs from one worker to the next.
 pub struct Seat<'a> {
     /// `NAME=value` pairs in addition to the launch's.

@@ -194,7 +194,9 @@ fn code_is_at_var_task_and_read_only(reaper: &[&str]) {
     let shown = server.hob(&["show", "demo"]).out;
     if is_as_on_aws(&server) {
         assert_eq!(told, "/var/task /var/task /var/task");
-        assert!(shown.contains("as on AWS, by a mount namespace"), "{shown}");
+        assert!(shown.contains("as on AWS, by a mount namespace\n"), "{shown}");
+        let shown = server.hob(&["show", "exec"]).out;
+        assert!(shown.contains("the real ones, as exec has them\n"), "{shown}");
         for file in ["/var/task/new", "/var/task/bootstrap", "/opt/new", "/opt/text"] {
             let wrote = run(&server, "demo", &format!("echo x >>{file}"));
             assert!(wrote.ends_with("Read-only file system"), "{wrote}");
