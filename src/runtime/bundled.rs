@@ -32,6 +32,7 @@ const SOURCES: &[Source] = &[
     ("python/hob/_logging.py", include_str!("python/hob/_logging.py")),
     ("python/hob/_logs.py", include_str!("python/hob/_logs.py")),
     ("python/hob/_main.py", include_str!("python/hob/_main.py")),
+    ("python/hob/_tmp.py", include_str!("python/hob/_tmp.py")),
     ("python/hob/_worker.py", include_str!("python/hob/_worker.py")),
     ("python/hob/_zygote.py", include_str!("python/hob/_zygote.py")),
     ("python/snapshot_restore_py.py", include_str!("python/snapshot_restore_py.py")),

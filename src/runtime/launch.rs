@@ -68,6 +68,9 @@ pub fn prepare(
     }
     let places = paths::places(&facts.paths, config, (code, layers), &needed);
     let mut environment = environment(facts, name, version, config, &places);
+    if matches!(config.runtime, Runtime::Python(_)) {
+        environment.extend(places.tmp_variable());
+    }
     environment.extend(config.environment.iter().map(|(n, value)| format!("{n}={value}")));
     let c = |text: &str| CString::new(text).map_err(|_| format!("{text:?} holds a NUL character"));
     let path = |path: &Path| {

@@ -113,6 +113,28 @@ impl Places {
             .or_else(|| moved(layers, &self.opt))
             .unwrap_or_else(|| path.to_owned())
     }
+
+    /// How a process that is forked inside the namespace makes a `/tmp` of its own.
+    pub fn tmp_variable(&self) -> Option<String> {
+        let steps = &self.namespace.as_ref()?.tmp;
+        let text = |c: &CString| c.to_string_lossy().into_owned();
+        let step = |mount: &Mount| match mount {
+            Mount::Bind { source, target, read_only }
+            | Mount::Keep { source, target, read_only } => {
+                let flags = read_only.map_or_else(String::new, |flags| flags.to_string());
+                ["keep".into(), text(source), text(target), flags].join("\x1f")
+            }
+            Mount::Directory(target) => ["directory".into(), text(target)].join("\x1f"),
+            Mount::Memory { target, options } => {
+                ["memory".into(), text(target), text(options)].join("\x1f")
+            }
+            Mount::Move { source, target } => {
+                ["move".into(), text(source), text(target)].join("\x1f")
+            }
+        };
+        let steps: Vec<String> = steps.iter().map(step).collect();
+        (!steps.is_empty()).then(|| format!("HOB_TMP={}", steps.join("\x1e")))
+    }
 }
 
 /// Decides what workers see of the code in `code` and of `layers`. Whatever else of the machine is
@@ -138,7 +160,8 @@ pub fn places(
     };
     let mut kept = Kept::default();
     for path in needed {
-        kept.add(path, false);
+        // As it is on the machine; nobody asked for more.
+        kept.add(path, true);
     }
     for path in &config.sandbox.read {
         kept.add(Path::new(path), false);

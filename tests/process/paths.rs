@@ -14,6 +14,7 @@ crate::both_reapers![
     code_is_at_var_task_and_read_only,
     each_worker_has_a_tmp_of_its_own,
     paths_of_the_sandbox_stay_in_sight,
+    workers_of_a_zygote_have_a_tmp_each,
     nothing_is_mounted_on_the_machine,
 ];
 
@@ -280,6 +281,47 @@ fn paths_of_the_sandbox_stay_in_sight(reaper: &[&str]) {
         assert_eq!(run(&server, "demo", "pwd; ls"), "/var/task\nbootstrap\nfunction.toml");
     }
     assert!(!server.log().contains("not yet in force"), "{}", server.log());
+    server.stop();
+}
+
+fn workers_of_a_zygote_have_a_tmp_each(reaper: &[&str]) {
+    let site = Site::new();
+    let place = tempfile::Builder::new().prefix("hob-shared-").tempdir_in("/tmp").unwrap();
+    fs::create_dir(place.path().join("read")).unwrap();
+    let program = "import os, subprocess
+def handler(event, context):
+    if event == 'fail': raise ValueError('told')
+    ran = subprocess.run(['sh', '-c', event], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.STDOUT, text=True)
+    return ran.stdout.strip()
+";
+    let python = |name: &str, more: &str, program: &str| {
+        let toml = format!("runtime = \"python3.11\"\nhandler = \"app.handler\"\n{more}\n");
+        fs::write(site.function(name, &toml).join("app.py"), program).unwrap();
+    };
+    let read = format!("[sandbox]\nread = [{:?}]", place.path().join("read"));
+    let once = "max_invocations = 1\nreserved_concurrency = 1\nqueue_wait_ms = 10000\n";
+    python("demo", &format!("{once}zygote = \"on\"\n{read}"), program);
+    python("untidy", "", &format!("open('/tmp/left', 'w')\n{program}"));
+    let server = site.serve(reaper);
+    if !is_as_on_aws(&server) {
+        return server.stop();
+    }
+    let root = place.path().display();
+    let look = format!("ls -A {root}; echo x >{root}/read/new; ls -A /tmp | wc -l; touch /tmp/new");
+    for _ in 0..3 {
+        let seen = run(&server, "demo", &look);
+        let lines: Vec<&str> = seen.lines().collect();
+        assert!(lines[1].ends_with("Read-only file system"), "{seen}");
+        // What is kept of the machine's: here, and where hob's own Python files are.
+        assert_eq!((lines[0], lines[2]), ("read", "2"), "{seen}");
+    }
+    let reply = server.invoke("demo", "\"fail\"").text();
+    assert!(reply.contains("File \\\"/var/task/app.py\\\", line 3, in handler"), "{reply}");
+    assert_eq!(run(&server, "untidy", "ls /tmp/left"), "/tmp/left");
+    let why = "function untidy: workers are not forked: the import left files in /tmp: left";
+    assert!(server.log().contains(why), "{}", server.log());
+    assert!(!server.log().contains("function demo: workers are not forked"), "{}", server.log());
     server.stop();
 }
 

@@ -14,6 +14,7 @@ from . import _handler, _logs, _worker
 def main(home):
     zygote = sys.argv[1:] == ["zygote"] or os.environ.get("HOB_ZYGOTE") == "1"
     os.environ.pop("HOB_ZYGOTE", None)
+    tmp = os.environ.pop("HOB_TMP", "")
     sys.argv[1:] = []
     sys.argv[0] = os.path.join(home, "bootstrap.py")
     _set_path(home)
@@ -22,7 +23,7 @@ def main(home):
     if zygote:
         from . import _zygote
 
-        wire, handler = _zygote.run(wire)
+        wire, handler = _zygote.run(wire, tmp)
     else:
         handler = load(wire)
         get_ready(wire)

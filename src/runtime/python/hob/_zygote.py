@@ -15,7 +15,7 @@ import _socket
 
 import hob
 
-from . import _encode, _fork, _main, _worker
+from . import _encode, _fork, _main, _tmp, _worker
 
 FORK = 1
 FORKED = b"\x05"
@@ -77,8 +77,9 @@ class _Control:
             os.close(gift)
 
 
-def run(descriptor):
+def run(descriptor, how_tmp=""):
     """Serves requests for workers. Returns only in a worker: its wire, and the handler."""
+    tmp = _tmp.Tmp(how_tmp)
     server = os.getppid()
     # A thread pool that nobody asked for would make every numeric program unfit.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -92,7 +93,7 @@ def run(descriptor):
     except Exception:
         _main.fail(descriptor)
     own_descriptors = hob._functions or after
-    reason = unfit(None if own_descriptors else ours)
+    reason = unfit(None if own_descriptors else ours) or tmp.unfit()
     control = _Control(descriptor)
     if reason:
         control.say(_worker.HELLO, _worker.frame(UNFORKABLE, reason.encode("utf-8", "replace")))
@@ -102,14 +103,14 @@ def run(descriptor):
         number, environment, wire, log = request
         control.say(_forked(number, os.getpid()))
     else:
-        wire, log, environment = _serve(control, server)
+        wire, log, environment = _serve(control, server, tmp)
     control.close()
     _become(wire, log, environment)
     _main.get_ready(wire, after)
     return wire, handler
 
 
-def _serve(control, server):
+def _serve(control, server, tmp):
     """Forks whenever the host asks; returns in the new worker."""
     terminated = _signal.getsignal(_signal.SIGTERM)
     if terminated != _signal.SIG_DFL:
@@ -129,6 +130,7 @@ def _serve(control, server):
         number, environment, wire, log = request
         pid = fork(server)
         if pid == 0:
+            _renew(tmp)
             break
         os.close(wire)
         os.close(log)
@@ -139,6 +141,15 @@ def _serve(control, server):
         gc.enable()
     _reseed()
     return wire, log, environment
+
+
+def _renew(tmp):
+    try:
+        tmp.renew()
+    except OSError as error:
+        # Into the log of the zygote, which is of the same function. No hooks: they are a worker's.
+        os.write(2, f"{error.strerror}\n".encode())
+        os._exit(1)
 
 
 def _forked(number, pid):
