@@ -47,6 +47,8 @@ pub struct Setup {
     pub defaults: Defaults,
     /// How exits become known.
     pub reaper: Reaper,
+    /// Hot functions get a worker made beforehand.
+    pub spares: bool,
     /// What workers are told about the server.
     pub facts: Facts,
     /// Randomness for request ids.
@@ -133,7 +135,7 @@ impl Host {
             loading: RefCell::new(Some(Vec::new())),
             unused: Cell::default(),
             zygotes: Zygotes::default(),
-            spares: Spares::default(),
+            spares: Spares::new(setup.spares),
             runtime_api: provided::Api::default(),
         });
         let deadlines = Rc::clone(&host);

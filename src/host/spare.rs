@@ -30,8 +30,8 @@ pub struct Spare {
 }
 
 /// The spares of all functions.
-#[derive(Default)]
 pub struct Spares {
+    allowed: bool,
     hot: RefCell<Vec<Rc<Hot>>>,
     /// Processes that are not reaped yet and are no workers.
     processes: Cell<u32>,
@@ -62,6 +62,11 @@ impl Version {
 }
 
 impl Spares {
+    /// None yet; and none ever unless `allowed`.
+    pub fn new(allowed: bool) -> Spares {
+        Spares { allowed, hot: RefCell::default(), processes: Cell::default() }
+    }
+
     fn of(&self, version: VersionId) -> Option<Rc<Hot>> {
         self.hot.borrow().iter().find(|hot| hot.version == version).cloned()
     }
@@ -107,7 +112,7 @@ impl Host {
     /// Takes note that a worker of this version was wanted; if that happens often, the next one is
     /// made beforehand.
     pub(super) fn worker_wanted(self: &Rc<Self>, version: &Rc<Version>) {
-        if !version.takes_spares() || self.is_draining() {
+        if !self.spares.allowed || !version.takes_spares() || self.is_draining() {
             return;
         }
         let now = self.reactor.now();

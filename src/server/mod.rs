@@ -74,6 +74,7 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
             slots: settings.slots,
             defaults: settings.defaults,
             reaper,
+            spares: settings.spares,
             facts: Facts {
                 home: settings.home.clone(),
                 endpoint: format!("http://{address}"),

@@ -57,7 +57,7 @@ fn is_account(text: &str) -> bool {
 const PATH: Kind = Kind::Text(is_path, "a path");
 
 /// Every key that may stand at the top of `hob.toml`.
-pub const KEYS: [Key; 14] = [
+pub const KEYS: [Key; 15] = [
     Key {
         name: "listen",
         flag: "listen",
@@ -122,6 +122,12 @@ pub const KEYS: [Key; 14] = [
         help: "how exits become known (auto)",
     },
     Key {
+        name: "spares",
+        flag: "spares",
+        kind: Kind::Choice(&["auto", "off"]),
+        help: "a worker made beforehand for each hot function, or none (auto)",
+    },
+    Key {
         name: "paths",
         flag: "paths",
         kind: Kind::Choice(&["auto", "real"]),
@@ -157,6 +163,8 @@ pub struct Settings {
     pub home: Home,
     /// How exits become known; `None`: whatever this kernel has.
     pub reaper: Option<Reaper>,
+    /// Hot functions get a worker made beforehand.
+    pub spares: bool,
     /// Workers get the real paths of code and layers, also where others are possible.
     pub real_paths: bool,
     /// Who may call.
@@ -189,6 +197,7 @@ impl Settings {
             drain_limit_s: DRAIN_LIMIT_S_DEFAULT,
             home: Home { region: "us-east-1".into(), account: "000000000000".into() },
             reaper: None,
+            spares: true,
             real_paths: false,
             auth: Auth::Open,
             not_in_force: Vec::new(),
@@ -316,6 +325,7 @@ impl Settings {
                     _ => None,
                 };
             }
+            ("spares", Value::Text(text)) => self.spares = text == "auto",
             ("paths", Value::Text(text)) => self.real_paths = text == "real",
             (name, value) => unreachable!("{name} = {value:?} passed its check"),
         }
@@ -444,6 +454,7 @@ drain_limit_s = 7
 region = "eu-west-1"
 account = "123456789012"
 reaper = "sigchld"
+spares = "off"
 paths = "real"
 [auth]
 keys = [{ id = "AKIA", secret = "s", scope = "admin", functions = ["*"] }]
@@ -465,6 +476,7 @@ group = "hob"
         assert_eq!(settings.auth, Auth::Token(Some(Auth::digest("t"))));
         assert_eq!(settings.not_in_force, ["auth.keys", "mqtt"]);
         assert_eq!((settings.reaper, settings.real_paths), (Some(Reaper::Sigchld), true));
+        assert!(!settings.spares);
     }
 
     #[test]
