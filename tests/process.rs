@@ -10,6 +10,8 @@ mod concurrency;
 mod drain;
 #[path = "process/exec.rs"]
 mod exec;
+#[path = "process/freeze.rs"]
+mod freeze;
 #[path = "process/hostile.rs"]
 mod hostile;
 #[path = "process/leaks.rs"]

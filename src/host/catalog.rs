@@ -70,6 +70,8 @@ pub struct Defaults {
     pub idle_timeout_s: u32,
     /// From spawn to ready.
     pub init_limit_s: u32,
+    /// Idle time before a worker is frozen; 0: never.
+    pub freeze_ms: u32,
 }
 
 impl Default for Defaults {
@@ -78,6 +80,7 @@ impl Default for Defaults {
             queue_wait_ms: crate::limits::QUEUE_WAIT_MS_DEFAULT,
             idle_timeout_s: IDLE_TIMEOUT_S_DEFAULT,
             init_limit_s: INIT_LIMIT_S_DEFAULT,
+            freeze_ms: 0,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! performing an action may make further events, and these take their turn in the same step.
 
 pub mod catalog;
+mod freeze;
 mod helper;
 pub mod invocation;
 mod load;
@@ -31,6 +32,7 @@ use crate::pool::{VersionId, WorkerId};
 use crate::runtime::launch::Facts;
 use crate::runtime::provided;
 use catalog::{Catalog, Defaults, Function, Version};
+use freeze::Freezer;
 use invocation::{Call, Invocation, Invocations, RequestId, Settled};
 use logs::{Entry, Logs, Record};
 use process::{Processes, Reaper};
@@ -89,6 +91,8 @@ pub struct Host {
     loading: RefCell<Option<Vec<Waker>>>,
     /// There may be code that nothing runs any more.
     unused: Cell<bool>,
+    /// What takes the processor from idle workers.
+    pub freezer: Freezer,
     /// What workers are forked from.
     pub zygotes: Zygotes,
     /// Workers that are there before they are wanted.
@@ -134,12 +138,15 @@ impl Host {
             drained: RefCell::default(),
             loading: RefCell::new(Some(Vec::new())),
             unused: Cell::default(),
+            freezer: Freezer::default(),
             zygotes: Zygotes::default(),
             spares: Spares::new(setup.spares),
             runtime_api: provided::Api::default(),
         });
         let deadlines = Rc::clone(&host);
         executor.spawn(async move { deadlines.keep_deadlines().await }).detach();
+        let freezing = Rc::clone(&host);
+        executor.spawn(async move { freezing.keep_freezing().await }).detach();
         let processes = Rc::clone(&host.processes);
         executor.spawn(async move { processes.keep_reaping().await }).detach();
         Ok(host)
@@ -269,6 +276,7 @@ impl Host {
         let worker = self.worker(id).expect("the pool dispatches to live workers");
         // What it wrote until now belongs to its start, or to what it ran before.
         worker.output.drain(PIPE_BYTES, |line| worker.said(self, line));
+        worker.thaw();
         self.begin(now, &worker, invocation);
         match &worker.talk {
             Talk::Exec(_) => unreachable!("one-shot workers get their invocation at spawn"),
@@ -311,6 +319,8 @@ impl Host {
         worker.running.set(None);
         worker.stopping.set(true);
         worker.process.stop();
+        // What is frozen does not hear it.
+        worker.thaw();
         let reactor = Rc::clone(&self.reactor);
         let task = async move {
             reactor.sleep_ms(HANG_UP_MS).await;
@@ -329,6 +339,7 @@ impl Host {
             worker.ready.set(Some(now));
         }
         self.step(Event::Ready { worker: worker.id });
+        self.freeze_later(now);
     }
 
     /// A worker's process is gone.

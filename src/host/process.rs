@@ -300,6 +300,16 @@ impl Process {
         self.signal(Sent::TERM);
     }
 
+    /// Takes all processor time from the whole group.
+    pub fn freeze(&self) {
+        self.signal(Sent::STOP);
+    }
+
+    /// Lets the whole group go on.
+    pub fn thaw(&self) {
+        self.signal(Sent::CONT);
+    }
+
     /// Makes the whole group go, and its leader, which may have left it.
     pub fn kill(&self) {
         self.signal(Sent::KILL);

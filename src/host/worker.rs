@@ -44,6 +44,8 @@ pub struct Worker {
     pub served: Cell<u32>,
     /// It was told to go.
     pub stopping: Cell<bool>,
+    /// It gets no processor time.
+    pub frozen: Cell<bool>,
     /// The most memory it was seen with, and when that was looked at.
     memory: Cell<(u64, Instant)>,
 }
@@ -82,6 +84,7 @@ impl Worker {
             running: Cell::new(None),
             served: Cell::new(0),
             stopping: Cell::new(false),
+            frozen: Cell::new(false),
             memory: Cell::new((0, Instant::ZERO)),
         }
     }

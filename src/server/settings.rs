@@ -57,7 +57,7 @@ fn is_account(text: &str) -> bool {
 const PATH: Kind = Kind::Text(is_path, "a path");
 
 /// Every key that may stand at the top of `hob.toml`.
-pub const KEYS: [Key; 15] = [
+pub const KEYS: [Key; 16] = [
     Key {
         name: "listen",
         flag: "listen",
@@ -120,6 +120,12 @@ pub const KEYS: [Key; 15] = [
         flag: "reaper",
         kind: Kind::Choice(&["auto", "pidfd", "sigchld"]),
         help: "how exits become known (auto)",
+    },
+    Key {
+        name: "freeze_ms",
+        flag: "freeze",
+        kind: Kind::Integer(0, 86_400_000),
+        help: "idle time before a worker is frozen, 0: never (0)",
     },
     Key {
         name: "spares",
@@ -313,6 +319,9 @@ impl Settings {
             ("init_limit_s", Value::Number(n)) => {
                 self.defaults.init_limit_s = u32::try_from(n).unwrap_or(u32::MAX);
             }
+            ("freeze_ms", Value::Number(n)) => {
+                self.defaults.freeze_ms = u32::try_from(n).unwrap_or(u32::MAX);
+            }
             ("drain_limit_s", Value::Number(n)) => {
                 self.drain_limit_s = u32::try_from(n).unwrap_or(u32::MAX);
             }
@@ -450,6 +459,7 @@ slots = 4
 queue_wait_ms = 5
 idle_timeout_s = 6
 init_limit_s = 20
+freeze_ms = 9
 drain_limit_s = 7
 region = "eu-west-1"
 account = "123456789012"
@@ -471,7 +481,7 @@ group = "hob"
         assert_eq!((settings.slots, settings.drain_limit_s), (8, 7));
         assert_eq!(
             settings.defaults,
-            Defaults { queue_wait_ms: 5, idle_timeout_s: 6, init_limit_s: 20 }
+            Defaults { queue_wait_ms: 5, idle_timeout_s: 6, init_limit_s: 20, freeze_ms: 9 }
         );
         assert_eq!(settings.auth, Auth::Token(Some(Auth::digest("t"))));
         assert_eq!(settings.not_in_force, ["auth.keys", "mqtt"]);
