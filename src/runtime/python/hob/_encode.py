@@ -58,10 +58,10 @@ class Encoder:
         except BaseException:
             self._above.clear()
             raise
-        # The encoder has been through all of it, so it has an end.
-        if type(value) not in _PLAIN and _has_asdict(value):
-            return self._slow(value)
-        return text
+        kind = type(value)
+        if kind in _PLAIN or not _has_asdict(value.values() if kind is dict else (value,)):
+            return text
+        return self._slow(value)
 
     def _slow(self, value):
         parts = []
@@ -177,26 +177,28 @@ def _key(key):
     raise TypeError(f"keys must be str, int, float, bool or None, not {kind}")
 
 
-def _has_asdict(value):
-    """Whether a list, tuple or dict somewhere in the value is to be written as an object instead.
+def _has_asdict(values):
+    """Whether a list, tuple or dict in or below the values is to be written as an object instead.
 
-    Goes down level by level, as C code does most of it that way.
+    Goes down level by level, so that C code sees the bulk, which is plain. Only for values that
+    have been encoded: they have an end.
     """
-    level = (value,)
-    while True:
-        kinds = set(map(type, level)) - _PLAIN
-        if not kinds:
-            return False
+    while not _PLAIN.issuperset(map(type, values)):
         below = []
-        for kind in kinds:
-            if hasattr(kind, "_asdict"):
-                return True
-        for value in level:
-            if isinstance(value, dict):
-                below.extend(value.values())
-            elif isinstance(value, (list, tuple)):
-                below.extend(value)
-        level = below
+        for value in values:
+            kind = type(value)
+            if kind in _PLAIN:
+                continue
+            if kind is dict:
+                below += value.values()
+            elif kind is list or kind is tuple:
+                below += value
+            elif isinstance(value, (dict, list, tuple)):
+                if hasattr(kind, "_asdict"):
+                    return True
+                below += value.values() if isinstance(value, dict) else value
+        values = below
+    return False
 
 
 class _Scanning:

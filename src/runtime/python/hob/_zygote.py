@@ -172,12 +172,13 @@ def _hooks():
 def _warm():
     """Goes through what every invocation goes through, but for the handler: workers share it."""
     text = bytes((1,)) + b"x"
-    data = _worker.frame(bytes((0, 1, 1)) + text * 2 + text + b"\0\0" + b'{"a": [1.5, "b"]}')
-    number, deadline, texts, at = _worker.decode(data)
+    deadline = _worker.varint(1 << 40)
+    data = _worker.frame(b"\0\1" + deadline + text * 2 + text + b"\0\0" + b'{"a": [1.5, "b"]}')
+    _, deadline, texts, at = _worker.decode(data)
     context = _worker.lambda_context.LambdaContext(texts[0], None, None, deadline, texts[1])
     context.get_remaining_time_in_millis()
     event = _encode.decode(data[at:])
-    _encode.Encoder().encode({"event": event, "number": number})
+    _encode.Encoder().encode({"event": event, "number": 1})
     _worker.lambda_context._facts = None
 
 
