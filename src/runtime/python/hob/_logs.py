@@ -17,13 +17,14 @@ _LINE_END = "\r"
 _INDENT = "\u00a0"
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 
-# What AWS's client has imported before it imports the handler. A file of the function with such a
-# name does not hide the standard library's module there, nor here.
+# What AWS's client has imported before it imports the handler, and what we import after that. A file
+# of the function with such a name does not hide the standard library's module there, nor here.
 _STANDARD = frozenset(
-    "_json base64 bisect collections contextlib copyreg ctypes dataclasses decimal enum fnmatch"
-    " functools hashlib heapq importlib inspect io itertools json keyword linecache logging math"
-    " numbers opcode operator random re reprlib selectors signal socket string struct textwrap"
-    " threading token tokenize traceback types typing warnings weakref".split()
+    "__future__ _collections _ctypes _decimal _functools _heapq _json _locale _operator _socket"
+    " _string atexit collections contextlib copyreg ctypes decimal enum errno functools gc heapq"
+    " importlib itertools json keyword linecache logging math numbers operator re reprlib"
+    " sre_compile sre_constants sre_parse stat string struct textwrap threading token tokenize"
+    " traceback types warnings weakref".split()
 )
 
 

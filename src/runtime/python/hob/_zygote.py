@@ -113,7 +113,8 @@ def run(descriptor, how_tmp=""):
 def _serve(control, server, tmp):
     """Forks whenever the host asks; returns in the new worker."""
     terminated = _signal.getsignal(_signal.SIGTERM)
-    if terminated != _signal.SIG_DFL:
+    # None: an action that is not Python's, which could not be restored.
+    if terminated not in (_signal.SIG_DFL, None):
         # It ends the zygote; the function's own action is for the workers.
         _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
     fork = _fork.choose()
@@ -170,7 +171,7 @@ def _hooks():
 
 
 def _warm():
-    """Goes through what every invocation goes through, but for the handler: workers share it."""
+    """Goes through what invocations go through, but for the handler: workers share it."""
     text = bytes((1,)) + b"x"
     deadline = _worker.varint(1 << 40)
     data = _worker.frame(b"\0\1" + deadline + text * 2 + text + b"\0\0" + b'{"a": [1.5, "b"]}')
@@ -180,6 +181,12 @@ def _warm():
     event = _encode.decode(data[at:])
     _encode.Encoder().encode({"event": event, "number": 1})
     _worker.lambda_context._facts = None
+    try:
+        raise _worker.Broken
+    except _worker.Broken:
+        from . import _errors
+
+        _errors.payload(_errors.describe())
 
 
 def _become(wire, log, environment):
