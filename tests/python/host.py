@@ -83,6 +83,18 @@ class Event:
         self.arn = "arn:aws:lambda:eu-central-1:000000000000:function:tested"
 
 
+def invocation(event, number):
+    """The frame of an event."""
+    parts = [event.request_id, event.arn, event.trace, event.context, event.identity]
+    head = b"\0" + varint(number) + varint(event.deadline_ms) + b"".join(map(text, parts))
+    return frame(head + event.payload)
+
+
+def wait_for(readable):
+    """Waits until there is something to read."""
+    assert select.select([readable], [], [], LIMIT_S)[0], "nothing came"
+
+
 class Stream:
     """Our end of a wire."""
 
@@ -121,9 +133,7 @@ class Stream:
 
     def invoke(self, event, number):
         """("reply" or "error", the payload), or None if the worker ends."""
-        parts = [event.request_id, event.arn, event.trace, event.context, event.identity]
-        head = b"\0" + varint(number) + varint(event.deadline_ms) + b"".join(map(text, parts))
-        self.socket.sendall(frame(head + event.payload))
+        self.socket.sendall(invocation(event, number))
         message = self.next()
         if message is None:
             return None
@@ -213,8 +223,8 @@ class Forked:
 
     def wait(self):
         """The exit status as subprocess has it. It is our child: that is what is tested."""
-        ready = select.select([descriptor := os.pidfd_open(self.pid)], [], [], LIMIT_S)[0]
+        descriptor = os.pidfd_open(self.pid)
+        wait_for(descriptor)
         os.close(descriptor)
-        assert ready, "it does not end"
         status = os.waitpid(self.pid, 0)[1]
         return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 import unittest
 
 import host
@@ -16,6 +17,7 @@ WAYS = ("plain", "clone", "double")
 FAILURES = (
     "boom empty odd deep chained library sourceless call repeated multi logged wrong_number".split()
 )
+TIME = "%Y-%m-%dT%H:%M:%S"
 CLIENT = {
     "custom": {"k": "é"},
     "env": {"locale": "de"},
@@ -125,6 +127,17 @@ class Same(unittest.TestCase):
         ):
             log = self.compare("talking.handler", named(["one", "args"]), variables)[2]
             self.assertIn(b"by context", log)
+
+    def test_times_are_utc(self):
+        for variables in ({}, {"AWS_LAMBDA_LOG_FORMAT": "JSON"}):
+            variables = dict(variables, TZ="XXX-5:30")
+            before = time.strftime(TIME, time.gmtime(time.time() - 1))
+            log = ours("plain", "talking.handler", named(["one"]), variables)[2].decode()
+            after = time.strftime(TIME, time.gmtime(time.time() + 1))
+            times = re.findall(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", log)
+            self.assertEqual(len(times), 5, log)
+            for found in times:
+                self.assertTrue(before <= found <= after, (before, found, after))
 
     def test_context(self):
         self.compare(

@@ -1,11 +1,13 @@
 """A plain worker: the wire in pieces, its process, its paths, its end."""
 
+import fcntl
 import importlib.util
 import json
 import os
 import signal
 import sys
 import tempfile
+import termios
 import unittest
 
 import host
@@ -37,9 +39,7 @@ class Wire(Case):
         worker = self.start("plain.echo")
         for number in (0, 1, 127, 128, 300, 16384, 2**31, 2**32 - 1):
             event = Event(b'{"n": %d}' % number, trace="t" * 200)
-            parts = [event.request_id, event.arn, event.trace, event.context, event.identity]
-            head = b"\0" + host.varint(number) + host.varint(event.deadline_ms)
-            whole = host.frame(head + b"".join(map(host.text, parts)) + event.payload)
+            whole = host.invocation(event, number)
             for at in range(len(whole)):
                 worker.wire.socket.sendall(whole[at : at + 1])
             answer = b"\2" + host.varint(number) + b'{"n": %d}' % number
@@ -55,8 +55,29 @@ class Wire(Case):
             self.assertEqual(worker.wire.invoke(Event(payload), 5), ("reply", payload))
         self.assertEqual(self.end(worker), b"")
 
+    def test_a_signal_in_the_middle_of_a_reply(self):
+        worker = self.start("forking.large", {"DOING": "term-noted"})
+        event = host.invocation(EVENT, 9)
+        worker.wire.socket.sendall(event)
+        held = bytearray(4)
+        while int.from_bytes(held, sys.byteorder) < 50_000:
+            # It has begun to write, and cannot end before we read.
+            host.wait_for(worker.wire.socket)
+            fcntl.ioctl(worker.wire.socket, termios.FIONREAD, held)
+        os.kill(worker.pid, signal.SIGTERM)
+        self.assertEqual(os.read(worker.log.end, 100), b"noted\n")
+        self.assertEqual(worker.wire.next(), b'\2\x09"' + b"x" * 5_000_000 + b'"')
+        self.assertEqual(worker.wire.next(), b"\1")
+        self.assertEqual(self.end(worker), b"")
+
     def test_nonsense(self):
-        for data in (host.frame(b"\5nonsense"), host.frame(b""), host.frame(b"\0\1\1\1") * 2):
+        good = b"\1" + host.varint(1 << 40) + host.text("") * 5 + b"{}"
+        for data in (
+            host.frame(b"\3" + good),
+            host.frame(b""),
+            host.frame(b"\0" + good[:5]),
+            host.frame(b"\0" + good) * 2,
+        ):
             worker = self.start("plain.echo")
             worker.wire.socket.sendall(data)
             self.assertIsNone(worker.wire.next())

@@ -69,7 +69,7 @@ class Forking(Case):
                 self.assertIn(seen["thread"], (0, worker.pid))
                 self.assertTrue(seen["gc"])
                 self.assertEqual(seen["calls"], [["on_fork", worker.pid]])
-                self.assertEqual(seen["late"], 1)
+                self.assertEqual(seen["late"], [1])
                 self.assertEqual(
                     seen["environment"],
                     {"NEW": f"n{n}", "NEW_EMPTY": "", "NEW_É": "ü=v", "OPENBLAS_NUM_THREADS": "1"},
@@ -116,6 +116,15 @@ class Forking(Case):
                 worker = self.worker(first)
                 check(self.ask(worker))
                 self.end(worker, first)
+
+    def test_random_numbers_of_others(self):
+        for way in WAYS:
+            first = self.fit("seeds", way=way)
+            workers = [self.worker(first) for _ in range(2)]
+            seeds = [self.ask(worker)["seeds"] for worker in workers]
+            self.assertEqual([kind for kind, _ in seeds], ["numpy", "numpy"])
+            self.assertNotEqual(seeds[0][1], seeds[1][1])
+            self.end(*workers, first)
 
     def test_collection(self):
         first = self.fit("no-gc")

@@ -55,6 +55,8 @@ if "term" in doing:
         sys.exit(7)
 
     signal.signal(signal.SIGTERM, on_term)
+if "term-noted" in doing:
+    signal.signal(signal.SIGTERM, lambda number, frame: os.write(1, b"noted\n"))
 if "ignores-term" in doing:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if "snapshot" in doing:
@@ -94,6 +96,14 @@ if "exits" in doing:
     atexit.register(lambda: os.write(1, b"atexit %d\n" % os.getpid()))
 
 NAMES = ("NEW", "HOB", "OPENBLAS")
+seeds = []
+if "seeds" in doing:
+    import types
+
+    # What numeric programs and clients have loaded.
+    sys.modules["numpy"] = types.ModuleType("numpy")
+    sys.modules["numpy.random"] = types.SimpleNamespace(seed=lambda: seeds.append("numpy"))
+    sys.modules["ssl"] = types.SimpleNamespace(RAND_add=lambda b, e: seeds.append(b.hex()))
 imported = os.getpid()
 first_number = random.random()
 
@@ -108,13 +118,28 @@ def descriptors():
     return found
 
 
-def cached_thread_id():
-    """The main thread's id as the C library has it; 0 where the kernel does not say."""
+def thread_id_place():
+    """Where the C library keeps the main thread's id; 0 where the kernel does not say."""
     import ctypes
 
     place = ctypes.c_uint64(0)
     ctypes.CDLL(None).prctl(40, ctypes.byref(place), 0, 0, 0)
-    return place.value and ctypes.c_int.from_address(place.value).value
+    return place.value
+
+
+place_at_import = thread_id_place()
+
+
+def cached_thread_id():
+    import ctypes
+
+    return place_at_import and ctypes.c_int.from_address(place_at_import).value
+
+
+def called(late=[]):
+    """What a function that is registered now leaves at once."""
+    hob.on_fork(lambda: late.append(1))
+    return late
 
 
 def handler(event, context):
@@ -127,7 +152,8 @@ def handler(event, context):
         "gc": gc.isenabled(),
         "random": random.random(),
         "calls": calls,
-        "late": hob.on_fork(lambda: 1)(),
+        "late": called(),
+        "seeds": seeds,
         "fds": descriptors(),
         "environment": {k: v for k, v in os.environ.items() if k.startswith(NAMES)},
         "forks": len(forks),
@@ -136,6 +162,11 @@ def handler(event, context):
 
 def failing(event, context):
     raise RuntimeError("in a fork")
+
+
+def large(event, context):
+    """A reply that the socket does not take at once."""
+    return "x" * 5_000_000
 
 
 def thread(event, context):
