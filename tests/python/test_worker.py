@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import termios
@@ -209,10 +210,8 @@ class Ends(Case):
 
 def bare():
     """Modules that this Python has at its start, before anything of ours."""
-    import subprocess
-
-    code = "import sys; print(*sys.modules)"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+    look = [sys.executable, "-c", "import sys; print(*sys.modules)"]
+    return subprocess.run(look, capture_output=True, text=True).stdout.split()
 
 
 if __name__ == "__main__":

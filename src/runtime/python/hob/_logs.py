@@ -17,8 +17,8 @@ _LINE_END = "\r"
 _INDENT = "\u00a0"
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 
-# What AWS's client has imported before it imports the handler, and what we import after that. A file
-# of the function with such a name does not hide the standard library's module there, nor here.
+# What AWS's client has imported before it imports the handler, and what we import after that. A
+# file of the function with such a name does not hide the standard library's module.
 _STANDARD = frozenset(
     "__future__ _collections _ctypes _decimal _functools _heapq _json _locale _operator _socket"
     " _string atexit collections contextlib copyreg ctypes decimal enum errno functools gc heapq"

@@ -25,6 +25,8 @@ UNFORKABLE = b"\x06"
 _GIFTS = 2
 # Of one read: a request with its environment.
 _READ = 65536
+# Characters of a refusal: a line for people.
+_REASON = 500
 
 
 class _Control:
@@ -96,7 +98,8 @@ def run(descriptor, how_tmp=""):
     reason = unfit(None if own_descriptors else ours) or tmp.unfit()
     control = _Control(descriptor)
     if reason:
-        control.say(_worker.HELLO, _worker.frame(UNFORKABLE, reason.encode("utf-8", "replace")))
+        line = " ".join(reason.split())[:_REASON].encode("utf-8", "replace")
+        control.say(_worker.HELLO, _worker.frame(UNFORKABLE, line))
         request = control.next()
         if request is None:
             _leave()
