@@ -166,14 +166,16 @@ class Log:
 class Process:
     """A worker or a zygote that was started by us."""
 
-    def __init__(self, folder, handler, variables=None, mode=()):
+    def __init__(self, folder, handler, variables=None, zygote=False):
         self.log = Log()
         ours, theirs = socket.socketpair()
         self.wire = Stream(ours)
         variables = dict(variables or {}, _HANDLER=handler, LAMBDA_TASK_ROOT=folder)
+        if zygote:
+            variables["HOB_ZYGOTE"] = "1"
         entry = os.path.join(runtime(), "bootstrap.py")
         self.process = subprocess.Popen(
-            [sys.executable, "-u", entry, *mode],
+            [sys.executable, "-u", entry],
             stdin=theirs,
             stdout=self.log.given,
             stderr=self.log.given,

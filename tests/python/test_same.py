@@ -34,10 +34,10 @@ def named(names):
 
 def ours(way, handler, events, variables):
     """What our bootstrap does, in the form of `reference.run`."""
-    mode = () if way == "plain" else ("zygote",)
-    first = host.Process(FUNCTIONS, handler, dict(variables, HOB_FORK=way), mode)
+    forks = way != "plain"
+    first = host.Process(FUNCTIONS, handler, dict(variables, HOB_FORK=way), forks)
     worker, init, outcomes = first, first.wire.expect_ready(), []
-    if mode and init == b"\1":
+    if forks and init == b"\1":
         worker = host.Forked(first)
         init = worker.wire.expect_ready()
     if init == b"\1":

@@ -15,7 +15,7 @@ WAYS = ("clone", "double")
 
 def zygote(doing="", way="clone", handler="forking.handler", variables=None):
     variables = dict(variables or {}, DOING=doing, HOB_FORK=way)
-    return Process(FUNCTIONS, handler, variables, ["zygote"])
+    return Process(FUNCTIONS, handler, variables, zygote=True)
 
 
 def glibc():
@@ -152,6 +152,14 @@ class Forking(Case):
                 os.waitpid(reply["pid"], 0)
                 self.assertEqual(log.read(), b"")
             self.end(first)
+
+    def test_without_ctypes(self):
+        """A Python without it forks twice, and its workers live by the wire alone."""
+        first = self.fit("no-ctypes count-forks")
+        worker = self.worker(first)
+        seen = self.ask(worker)
+        self.assertEqual((seen["parent"], seen["forks"]), (os.getpid(), 2))
+        self.end(worker, first)
 
     def test_no_room_for_a_process(self):
         """A fork that fails is told, and the next one is tried."""

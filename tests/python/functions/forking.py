@@ -76,6 +76,8 @@ if "before-fails" in doing:
     from snapshot_restore_py import register_before_snapshot
 
     register_before_snapshot([].pop)
+if "no-ctypes" in doing:
+    sys.modules["ctypes"] = None
 if "no-fork" in doing:
     from hob import _fork
 
@@ -120,6 +122,8 @@ def descriptors():
 
 def thread_id_place():
     """Where the C library keeps the main thread's id; 0 where the kernel does not say."""
+    if "no-ctypes" in doing:
+        return 0
     import ctypes
 
     place = ctypes.c_uint64(0)
@@ -131,9 +135,11 @@ place_at_import = thread_id_place()
 
 
 def cached_thread_id():
+    if not place_at_import:
+        return 0
     import ctypes
 
-    return place_at_import and ctypes.c_int.from_address(place_at_import).value
+    return ctypes.c_int.from_address(place_at_import).value
 
 
 def called(late=[]):

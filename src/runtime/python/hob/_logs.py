@@ -33,12 +33,15 @@ class _Finder:
 
     def __init__(self, path):
         self._path = path
+        self._found_logging = False
 
     def find_spec(self, name, path=None, target=None):
         if name not in _STANDARD:
             return None
         spec = PathFinder.find_spec(name, self._path)
-        if name == "logging" and spec is not None and spec.loader is not None:
+        if name == "logging" and spec is not None and not self._found_logging:
+            # Once: who reloads it starts afresh.
+            self._found_logging = True
             loader = spec.loader
             run = loader.exec_module
 

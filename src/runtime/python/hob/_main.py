@@ -12,8 +12,7 @@ from . import _handler, _logs, _worker
 
 
 def main(home):
-    zygote = sys.argv[1:] == ["zygote"] or os.environ.get("HOB_ZYGOTE") == "1"
-    os.environ.pop("HOB_ZYGOTE", None)
+    zygote = os.environ.pop("HOB_ZYGOTE", None) is not None
     tmp = os.environ.pop("HOB_TMP", "")
     sys.argv[1:] = []
     sys.argv[0] = os.path.join(home, "bootstrap.py")
