@@ -52,12 +52,13 @@ class Encoder:
             return self._slow(value)
         try:
             text = "".join(self._fast(value, 0))
-        except (_Slow, TypeError):
-            self._above.clear()
-            return self._slow(value)
-        except BaseException:
+        except RecursionError:
             self._above.clear()
             raise
+        except Exception:
+            # What it fails of may lie below something that is written as an object instead.
+            self._above.clear()
+            return self._slow(value)
         kind = type(value)
         if kind in _PLAIN or not _has_asdict(value.values() if kind is dict else (value,)):
             return text
