@@ -43,9 +43,14 @@ class Encoder:
         self._quote = encode_basestring_ascii if ascii_only else encode_basestring
         # Containers on the way down to the value at hand, by identity: what finds circles.
         self._above = {}
-        self._fast = make_encoder and make_encoder(
-            self._above, _unknown, self._quote, None, ": ", ", ", False, False, True
-        )
+        self._fast = None
+        if make_encoder is not None:
+            form = (None, ": ", ", ", False, False, True)
+            try:
+                self._fast = make_encoder(self._above, _unknown, self._quote, *form)
+            except TypeError:
+                # A later Python whose encoder wants other arguments: the slow way does.
+                pass
 
     def encode(self, value):
         if self._fast is None:
