@@ -36,7 +36,16 @@ const SOURCES: &[Source] = &[
     ("python/hob/_worker.py", include_str!("python/hob/_worker.py")),
     ("python/hob/_zygote.py", include_str!("python/hob/_zygote.py")),
     ("python/snapshot_restore_py.py", include_str!("python/snapshot_restore_py.py")),
-    ("node/bootstrap.mjs", include_str!("node/bootstrap.mjs")),
+    ("node/bootstrap.cjs", include_str!("node/bootstrap.cjs")),
+    ("node/main.cjs", include_str!("node/main.cjs")),
+    ("node/wire.cjs", include_str!("node/wire.cjs")),
+    ("node/log.cjs", include_str!("node/log.cjs")),
+    ("node/load.cjs", include_str!("node/load.cjs")),
+    ("node/invoke.cjs", include_str!("node/invoke.cjs")),
+    ("node/store.cjs", include_str!("node/store.cjs")),
+    ("node/stream.cjs", include_str!("node/stream.cjs")),
+    ("node/imports.cjs", include_str!("node/imports.cjs")),
+    ("node/hooks.mjs", include_str!("node/hooks.mjs")),
 ];
 
 /// Names the sources. FNV-1a: nobody but this project has a hand in them.

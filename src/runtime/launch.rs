@@ -55,7 +55,7 @@ pub fn prepare(
             bundled(facts, name, config, ["-u", &bootstrap])?
         }
         Runtime::Node(_) => {
-            let bootstrap = facts.bundled.join("node/bootstrap.mjs").display().to_string();
+            let bootstrap = facts.bundled.join("node/bootstrap.cjs").display().to_string();
             bundled(facts, name, config, [&bootstrap])?
         }
     };

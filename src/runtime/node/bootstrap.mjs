@@ -1,1 +1,0 @@
-// Placeholder until the bootstrap is in.
