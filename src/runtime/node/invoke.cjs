@@ -94,13 +94,18 @@ class Invocation {
   }
 }
 
+/** The reply's JSON. */
 function serialize(value) {
+  let json;
   try {
-    return JSON.stringify(value === undefined ? null : value) ?? "null";
+    json = JSON.stringify(value === undefined ? null : value);
   } catch {
     const message = "Unable to stringify response body";
     throw modern ? runtimeError("JSONStringifyError", message) : new Error(message);
   }
+  // Functions and symbols have no JSON. These are Lambda's words for it.
+  if (json === undefined) throw new TypeError("Wrong arguments");
+  return json;
 }
 
 function parse(json, name) {
@@ -133,9 +138,9 @@ function context(message, base) {
   };
   const getRemainingTimeInMillis = () => deadline - Date.now();
   if (modern) {
-    const xRayTraceId = message.traceId || undefined;
-    return Object.assign(base, told, { xRayTraceId, getRemainingTimeInMillis }, environment());
+    return Object.assign(base, told, { xRayTraceId: message.traceId, getRemainingTimeInMillis }, environment());
   }
+  base.functionVersion = ""; // The order of keys matters to those who print the object.
   return Object.assign(base, environment(), told, { getRemainingTimeInMillis });
 }
 

@@ -140,10 +140,17 @@ function enumerable(_key, value) {
   return shown;
 }
 
+function asError(thrown) {
+  try {
+    return new Error(modern ? String(thrown) : thrown);
+  } catch {
+    return new Error("what was thrown cannot be shown");
+  }
+}
+
 /** Logs what went wrong, `what` being the kind. */
 function logError(what, thrown) {
-  const asError = () => new Error(modern ? String(thrown) : thrown);
-  const error = thrown instanceof Error ? thrown : asError();
+  const error = thrown instanceof Error ? thrown : asError(thrown);
   if (JSON_LINES) {
     console.error(error);
     return;

@@ -112,6 +112,8 @@ async function runStreaming(invocation, handler, message, { context, waitingCont
     if (modern || !waits()) end();
     else onEmpty(end);
   } catch (error) {
+    // What has been ended is the reply, whatever comes after.
+    if (stream.writableEnded) await finished.catch(() => {});
     invocation.fail(error);
     end();
   }
