@@ -77,7 +77,7 @@ export class Worker {
   nextId = 1;
 
   /** Starts a worker for `handler` in `folder`. */
-  static async start(handler, { folder = FUNCTIONS, env = {}, flags = [] } = {}) {
+  static async start(handler, { folder = FUNCTIONS, env = {}, flags = [], descriptor = 0 } = {}) {
     const worker = new Worker();
     const place = fs.mkdtempSync(path.join(os.tmpdir(), "hob-node-"));
     const server = net.createServer().listen(path.join(place, "s"));
@@ -87,8 +87,8 @@ export class Worker {
     worker.socket = await within(accepted, "connection");
     worker.process = spawn(process.execPath, [...flags, BOOTSTRAP], {
       cwd: folder,
-      env: environment(folder, handler, env),
-      stdio: [end, "pipe", "pipe"],
+      env: environment(folder, handler, descriptor ? { ...env, HOB_WIRE_FD: descriptor } : env),
+      stdio: descriptor ? ["ignore", "pipe", "pipe", end] : [end, "pipe", "pipe"],
     });
     end.destroy();
     server.close();

@@ -8,6 +8,7 @@
 
 const wire = require("./wire.cjs");
 const { modern, setRequestId, runtimeError, errorJson, logError } = require("./log.cjs");
+const { isStreaming } = require("./load.cjs");
 const store = require("./store.cjs");
 
 // Functions may replace the global ones.
@@ -232,7 +233,6 @@ const CALLBACKS_ARE_GONE =
 
 /** Chooses how `handler` is called. Throws if it is of a kind that the runtime does not call. */
 function runner(handler) {
-  const { isStreaming } = require("./load.cjs");
   if (isStreaming(handler)) {
     const { runStreaming } = require("./stream.cjs");
     return (invocation, message) => {

@@ -6,12 +6,16 @@ const wire = require("./wire.cjs");
 const { modern, patchConsole, runtimeError, errorJson, logError } = require("./log.cjs");
 const { load, streamifyResponse } = require("./load.cjs");
 
-let invocations = null; // The module, once the worker serves.
+// Before the function's code is there, since that may replace what the modules use.
+const invocations = require("./invoke.cjs");
+const { setTimeout } = globalThis;
+
+let isReady = false;
 
 /** Ends the worker because of an error that nobody handles. */
 function crash(what, error, status) {
   logError(what, error);
-  if (invocations) invocations.crash(error);
+  if (isReady) invocations.crash(error);
   else wire.initError(errorJson(error));
   process.exit(status);
 }
@@ -63,11 +67,10 @@ async function start() {
   try {
     if (process.env.NODE_PATH) require("./imports.cjs").followNodePath();
     const handler = await load(process.env.LAMBDA_TASK_ROOT, process.env._HANDLER || "index.handler");
-    invocations = require("./invoke.cjs");
     const run = invocations.runner(handler);
+    isReady = true;
     invocations.serve(run);
   } catch (error) {
-    invocations = null;
     crash(modern ? "Init Error" : "Uncaught Exception", error, 1);
   }
   keepCompiled();

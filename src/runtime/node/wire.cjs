@@ -33,6 +33,9 @@ const ROOM = Math.floor((scratch.length - 32) / 3);
 // What Lambda grants functions that clean up: it kills after two seconds.
 const STOP_MS = 2000;
 
+// Functions may replace the global one.
+const { setTimeout } = globalThis;
+
 let pausing;
 
 /** Writes all of it, also to a descriptor that does not block. */
