@@ -119,6 +119,10 @@ impl Host {
             }
             Runtime::Native | Runtime::Python(_) | Runtime::Node(_) => {
                 let (talk, end) = native::Talk::open(&self.reactor)?;
+                if matches!(version.config.runtime, Runtime::Node(_)) {
+                    // Node cannot do it by itself before its event loop is loaded.
+                    rustix::io::ioctl_fionbio(&end, true)?;
+                }
                 if version.forks(now) {
                     let process = self.processes.expect();
                     let birth = Birth { ends: (end, log_end), environment };

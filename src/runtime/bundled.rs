@@ -98,6 +98,10 @@ pub fn install(data: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn ending(path: &Path) -> Option<&str> {
+        path.extension()?.to_str()
+    }
+
     #[test]
     fn all_of_them_are_in_the_binary() {
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/runtime");
@@ -108,7 +112,7 @@ mod tests {
                 let name = path.strip_prefix(&here).expect("below").to_owned();
                 if path.is_dir() && !path.ends_with("__pycache__") {
                     places.push(path);
-                } else if path.extension().is_some_and(|end| end == "py" || end == "mjs") {
+                } else if matches!(ending(&path), Some("py" | "cjs" | "mjs")) {
                     assert!(SOURCES.iter().any(|(path, _)| name == Path::new(path)), "{name:?}");
                 }
             }

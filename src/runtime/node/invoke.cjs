@@ -12,10 +12,14 @@ const { isStreaming } = require("./load.cjs");
 const store = require("./store.cjs");
 
 // Functions may replace the global ones.
-const { setImmediate } = globalThis;
+const { setImmediate, setTimeout } = globalThis;
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
-let socket = null;
+// When a worker listens at the latest while its first invocation runs.
+const LISTEN_MS = 100;
+
+let take; // Gets what comes from the host.
+let socket = null; // Where it comes from, once the worker listens.
 let running = null; // The invocation between Invoke and Ready.
 let whenEmpty = null; // What to do when the event loop is empty, if anything.
 
@@ -76,12 +80,13 @@ class Invocation {
     if (running !== this) return;
     if (this.isOver) {
       running = null;
-      socket.ref();
+      socket?.ref();
     }
     const { unsent } = this;
     this.unsent = null;
     if (unsent) unsent.send(this.id, unsent.payload, this.isOver);
     else if (this.isOver) wire.ready();
+    if (this.isOver) listen();
   }
 
   /** The process is about to end, perhaps because of an error. */
@@ -248,19 +253,29 @@ function onEmpty(act) {
   whenEmpty = act;
 }
 
+function listen() {
+  if (socket) return;
+  socket = wire.listen(take);
+  if (running) socket.unref();
+}
+
 /** Tells the host that the worker is ready, and runs what it sends. */
 function serve(run) {
-  wire.ready();
-  socket = wire.listen((message) => {
+  take = wire.frames((message) => {
     const invocation = new Invocation(message.id);
     running = invocation;
-    socket.unref();
+    socket?.unref();
     setRequestId(message.requestId);
     if (message.traceId) process.env._X_AMZN_TRACE_ID = message.traceId;
     else delete process.env._X_AMZN_TRACE_ID;
     store.enter(message);
     run(invocation, message);
   });
+  wire.ready();
+  wire.look(take);
+  // A long first invocation must not keep the worker from hearing that the host is gone.
+  if (running) setTimeout(listen, LISTEN_MS).unref();
+  else listen();
 }
 
 /** What an error that nobody handled means for the invocation that runs. */

@@ -36,7 +36,17 @@ const STOP_MS = 2000;
 // Functions may replace the global one.
 const { setTimeout } = globalThis;
 
+// How long a worker looks for its first message before it listens.
+const FIRST_MS = 3;
+const LOOK_MS = 0.1;
+
 let pausing;
+
+/** Waits without the event loop. */
+function pause(time_ms) {
+  pausing ??= new Int32Array(new SharedArrayBuffer(4));
+  Atomics.wait(pausing, 0, 0, time_ms);
+}
 
 /** Writes all of it, also to a descriptor that does not block. */
 function writeAll(to, bytes, size = bytes.length) {
@@ -46,8 +56,7 @@ function writeAll(to, bytes, size = bytes.length) {
       pause_ms = 0.05;
     } catch (error) {
       if (error.code !== "EAGAIN") throw error;
-      pausing ??= new Int32Array(new SharedArrayBuffer(4));
-      Atomics.wait(pausing, 0, 0, pause_ms);
+      pause(pause_ms);
       pause_ms = Math.min(pause_ms * 2, 5);
     }
   }
@@ -188,10 +197,40 @@ function leave(socket) {
   setTimeout(() => process.exit(0), STOP_MS).unref();
 }
 
-/** Listens to the host. The socket keeps the process alive only after `ref`. */
-function listen(deliver) {
+/** True if reads from the socket do not wait, which the host may see to. */
+function isNonBlocking() {
+  try {
+    const facts = fs.readFileSync(`/proc/self/fdinfo/${descriptor}`, "latin1");
+    return (Number.parseInt(/flags:\s*(\d+)/.exec(facts)[1], 8) & fs.constants.O_NONBLOCK) !== 0;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Looks for a first message without the event loop, for FIRST_MS at most: a worker is mostly started
+ * because an invocation waits, and what it takes to listen loads in 3 to 4 ms.
+ */
+function look(take) {
+  if (!isNonBlocking()) return;
+  const bytes = Buffer.allocUnsafe(16 * 1024);
+  for (let waited_ms = 0; waited_ms < FIRST_MS; waited_ms += LOOK_MS) {
+    let size = 0;
+    try {
+      size = fs.readSync(descriptor, bytes);
+    } catch (error) {
+      if (error.code !== "EAGAIN") return;
+      pause(LOOK_MS);
+      continue;
+    }
+    take(size, bytes);
+    return;
+  }
+}
+
+/** Listens to the host. The socket keeps the process alive unless it is told not to. */
+function listen(take) {
   const { Socket } = require("node:net");
-  const take = frames(deliver);
   const socket = new Socket({
     fd: descriptor,
     allowHalfOpen: true,
@@ -208,4 +247,4 @@ function listen(deliver) {
   return socket;
 }
 
-module.exports = { hello, ready, reply, error, initError, listen, frames, writeAll, descriptor };
+module.exports = { hello, ready, reply, error, initError, frames, look, listen, writeAll, descriptor };
