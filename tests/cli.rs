@@ -260,7 +260,6 @@ fn handlers_that_cannot_run_are_refused_with_the_reason() {
     function("foreign", Some(&foreign), 0o755);
     function("plain", Some(b"echo hi\n"), 0o755);
     function("snake", Some(b"#!/usr/bin/snake\n"), 0o755);
-    site.function("later", "runtime = \"python3.11\"\nhandler = \"app.handler\"\n");
     site.function("no-bootstrap", "runtime = \"provided.al2023\"\n");
     let server = site.serve(&[]);
     for (name, reason) in [
@@ -269,7 +268,6 @@ fn handlers_that_cannot_run_are_refused_with_the_reason() {
         ("foreign", "handler run is built for PowerPC64 (64-bit), this is"),
         ("plain", "handler run is neither a program nor a script that starts with #!"),
         ("snake", "handler run needs /usr/bin/snake, which is not here"),
-        ("later", "runtime python3.11 is not served by this build yet"),
         ("no-bootstrap", "handler bootstrap is missing"),
     ] {
         let place = site.functions().join(name).join("function.toml");
@@ -442,6 +440,13 @@ fn the_demo_shows_the_tour_and_the_doctor_looks_around() {
     assert_eq!(good.code, 0, "{}", good.err);
     let json: serde_json::Value = serde_json::from_str(&good.out).unwrap();
     assert_eq!(json["runs"], true);
-    assert!(json["findings"].as_array().unwrap().len() > 10);
+    let findings = json["findings"].as_array().unwrap();
+    assert!(findings.len() > 10);
+    let paths = findings.iter().find(|finding| finding["what"] == "paths as on AWS").unwrap();
+    let says = |what: &str| paths["detail"].as_str().unwrap().ends_with(what);
+    match paths["there"].as_bool().unwrap() {
+        true => assert!(says("by a mount namespace") && paths["cure"] == "", "{paths}"),
+        false => assert!(says("; layers work by variables") && paths["cure"] != "", "{paths}"),
+    }
     assert_eq!(doctor("/proc/1/nothing").code, 1, "where it cannot run, it says so");
 }

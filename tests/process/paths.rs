@@ -49,7 +49,8 @@ fn is_as_on_aws(server: &Server) -> bool {
     let paths = server.get("/hob/server")["paths"].as_str().unwrap().to_owned();
     assert!(server.log().contains(&format!("paths of workers: {paths}")));
     if !rustix::process::geteuid().is_root() {
-        assert_eq!(paths, "the real ones, in variables: only root may make mount namespaces");
+        let why = ["only root may make mount namespaces", "as configured by paths"];
+        assert!(why.iter().any(|why| paths == format!("the real ones, in variables: {why}")));
     }
     paths == "as on AWS, by a mount namespace"
 }
