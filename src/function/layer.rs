@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::config::FunctionConfig;
@@ -28,8 +29,9 @@ pub fn is_folder(layer: &str) -> bool {
 pub fn of(folder: &Path) -> Vec<Layer> {
     let file = folder.join("function.toml");
     let mut text = String::new();
-    let read = File::open(&file)
-        .and_then(|opened| opened.take(CONFIG_BYTES_MAX).read_to_string(&mut text));
+    // The server looks too, and must not wait for the other end of a pipe.
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&file);
+    let read = opened.and_then(|opened| opened.take(CONFIG_BYTES_MAX).read_to_string(&mut text));
     let file = file.display().to_string();
     let Some(config) = read.ok().and_then(|_| FunctionConfig::parse(&file, &text).ok()) else {
         return Vec::new();
@@ -157,6 +159,22 @@ mod tests {
         let (to, _) = merged(&["two", "one"]);
         assert!(to.path().join("lib/b/c").exists() && to.path().join("plain").is_file());
         assert!(to.path().join("link").is_symlink());
+    }
+
+    #[test]
+    fn a_configuration_that_is_no_file_names_no_layers_and_holds_up_nobody() {
+        let root = tempfile::tempdir().expect("a folder");
+        let toml = root.path().join("function.toml");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &toml, 0o600.into()).expect("a pipe");
+        assert_eq!(of(root.path()), []);
+        fs::remove_file(&toml).expect("removed");
+        symlink("/dev/zero", &toml).expect("a link");
+        assert_eq!(of(root.path()), []);
+        fs::remove_file(&toml).expect("removed");
+        fs::write(&toml, "runtime = \"provided\"\nlayers = [\"../a\", \"b:1\", \"/c\"]")
+            .expect("ok");
+        let paths: Vec<PathBuf> = of(root.path()).into_iter().map(|layer| layer.path).collect();
+        assert_eq!(paths, [root.path().join("../a"), PathBuf::from("/c")]);
     }
 
     #[test]
