@@ -228,7 +228,12 @@ impl Sum {
             Node::File(metadata) => {
                 let executable = metadata.permissions().mode() & 0o111 != 0;
                 let mut source = File::open(path).map_err(at(path))?;
-                self.file(relative, executable, &mut source, &target)
+                self.file(relative, executable, &mut source, &target)?;
+                // Python's compiled modules name the time of their source: with another one each
+                // start would compile them again, since nobody may write them here.
+                let copied = File::options().write(true).open(&target).map_err(at(&target))?;
+                let modified = metadata.modified().map_err(at(path))?;
+                copied.set_modified(modified).map_err(at(&target))
             }
         }
     }
@@ -327,13 +332,17 @@ mod tests {
         fs::create_dir_all(path("lib/deep")).expect("folders");
         fs::write(path("lib/deep/run"), "x").expect("written");
         fs::set_permissions(path("lib/deep/run"), fs::Permissions::from_mode(0o700)).expect("set");
+        let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        let file = File::options().append(true).open(path("lib/deep/run")).expect("open");
+        file.set_modified(long_ago).expect("set");
         symlink("lib/deep/run", path("inner")).expect("a link");
         symlink(outside.path().join("tool"), path("outer")).expect("a link");
         let (one, two) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
         let (digest, bytes) = copy(root.path(), one.path()).expect("copied");
         assert_eq!(bytes, 1 + 15);
         let copied = |name: &str| one.path().join(name);
-        assert_eq!(fs::metadata(copied("lib/deep/run")).expect("there").mode() & 0o777, 0o755);
+        let run = fs::metadata(copied("lib/deep/run")).expect("there");
+        assert_eq!((run.mode() & 0o777, run.mtime()), (0o755, 1_000_000_000));
         assert!(fs::symlink_metadata(copied("inner")).expect("there").is_symlink());
         assert_eq!(fs::read_to_string(copied("inner")).expect("there"), "x");
         assert!(fs::symlink_metadata(copied("outer")).expect("there").is_file());
