@@ -53,13 +53,25 @@ def _machine(ctypes):
     return "i386" if machine in ("x86_64", "i386", "i486", "i586", "i686") else None
 
 
-def _settle(server, ctypes):
-    """In the child: a group of its own, and no life without the server."""
-    os.setpgid(0, 0)
-    if ctypes is not None:
-        ctypes.pythonapi.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
-    if os.getppid() != server:
-        os._exit(0)
+class _Settle:
+    """In the child: a group of its own, and no life without the server.
+
+    What it calls is looked up beforehand: each look-up in a child would be memory of its own.
+    """
+
+    def __init__(self, ctypes):
+        self._prctl = None
+        if ctypes is not None:
+            self._prctl = ctypes.PyDLL(None).prctl
+            self._prctl.restype = ctypes.c_int
+            self._prctl.argtypes = (ctypes.c_int,) + (ctypes.c_ulong,) * 4
+
+    def __call__(self, server):
+        os.setpgid(0, 0)
+        if self._prctl is not None:
+            self._prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+        if os.getppid() != server:
+            os._exit(0)
 
 
 class _Clone:
@@ -78,6 +90,7 @@ class _Clone:
     def __init__(self, ctypes, double, number, tid_first):
         self._ctypes = ctypes
         self._double = double
+        self._settle = _Settle(ctypes)
         # Functions that keep the interpreter's lock, as the child has only this thread.
         python = ctypes.PyDLL(None, use_errno=True)
         self._before = python.PyOS_BeforeFork
@@ -103,7 +116,7 @@ class _Clone:
         pid = self._call(*self._arguments)
         if pid == 0:
             self._child()
-            _settle(server, self._ctypes)
+            self._settle(server)
             return 0
         self._parent()
         if pid > 0:
@@ -119,7 +132,7 @@ class _Double:
     """By forking twice."""
 
     def __init__(self, ctypes):
-        self._ctypes = ctypes
+        self._settle = _Settle(ctypes)
 
     def fork(self, server):
         said, tell = os.pipe()
@@ -156,4 +169,4 @@ class _Double:
         os.close(tell)
         os.read(go, 1)
         os.close(go)
-        _settle(server, self._ctypes)
+        self._settle(server)

@@ -15,11 +15,13 @@ import _socket
 
 import hob
 
-from . import _encode, _fork, _main, _tmp, _worker
+from . import _fork, _logs, _main, _tmp, _worker
 
 FORK = 1
 FORKED = b"\x05"
 UNFORKABLE = b"\x06"
+
+_TRACE = "_X_AMZN_TRACE_ID"
 
 # Descriptors of one request: the worker's wire, the end of its log.
 _GIFTS = 2
@@ -174,22 +176,24 @@ def _hooks():
 
 
 def _warm():
-    """Goes through what invocations go through, but for the handler: workers share it."""
+    """Goes through what every invocation goes through, but for the handler: workers share it."""
+    # One frame is one read.
+    host, wire = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     text = bytes((1,)) + b"x"
-    deadline = _worker.varint(1 << 40)
-    data = _worker.frame(b"\0\1" + deadline + text * 2 + text + b"\0\0" + b'{"a": [1.5, "b"]}')
-    _, deadline, texts, at = _worker.decode(data)
-    context = _worker.lambda_context.LambdaContext(texts[0], None, None, deadline, texts[1])
-    context.get_remaining_time_in_millis()
-    event = _encode.decode(data[at:])
-    _encode.Encoder().encode({"event": event, "number": 1})
+    head = bytes((0, 1)) + b"\x80" * 5 + b"\1" + text * 3 + b"\0\0"
+    trace, request = os.environ.get(_TRACE), _logs.REQUEST
+    for _ in range(2):
+        host.send(_worker.frame(head, b'{"a": [1.5, "b"]}'))
+    host.shutdown(_socket.SHUT_WR)
+    _worker.serve(wire.fileno(), lambda event, context: event)
+    host.close()
+    wire.close()
+    _logs.REQUEST = request
+    if trace is None:
+        os.environ.pop(_TRACE, None)
+    else:
+        os.environ[_TRACE] = trace
     _worker.lambda_context._facts = None
-    try:
-        raise _worker.Broken
-    except _worker.Broken:
-        from . import _errors
-
-        _errors.payload(_errors.describe())
 
 
 def _become(wire, log, environment):
