@@ -145,6 +145,14 @@ test("what a handler returns at once is a reply only since nodejs24.x", async ()
   }
 });
 
+test("a promise that stays while the event loop is empty", async () => {
+  assert.equal((await ask("all.neverResolves", 1)).value, null);
+  const worker = await (await Worker.start("all.neverResolves", { env: { AWS_EXECUTION_ENV: MODERN } })).ready();
+  worker.send("1");
+  assert.equal((await worker.next()).name, "end");
+  assert.equal(await worker.gone(), 0);
+});
+
 test("what cannot be shown can still be thrown", async () => {
   for (const runtime of [CLASSIC, MODERN]) {
     const { name, value } = await ask("all.fail", "bare", { env: { AWS_EXECUTION_ENV: runtime } });
