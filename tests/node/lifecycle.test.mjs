@@ -149,6 +149,30 @@ test("the end of the stream in the middle of an invocation ends the worker", asy
     worker.send("1");
     assert.equal(await worker.stop(), 0);
   });
+  // The same with a first one that was there before the worker listened.
+  await withWorker("exports.handler = () => new Promise(() => setInterval(() => {}, 1000));\n", async (worker) => {
+    worker.send("1");
+    await worker.ready();
+    assert.equal(await worker.stop(), 0);
+  });
+});
+
+test("an invocation that waits for the worker is run, whole or in part", async () => {
+  await withWorker("exports.handler = async (event) => event.length;\n", async (worker) => {
+    worker.send('"one"');
+    await worker.ready();
+    assert.equal((await worker.expect("Reply")).payload, "3");
+    await worker.expect("Ready");
+    assert.equal((await worker.invoke('"second"')).payload, "6");
+  });
+  await withWorker("exports.handler = async (event) => event.length;\n", async (worker) => {
+    const bytes = invokeFrame(1, JSON.stringify("x".repeat(50_000)));
+    worker.socket.write(bytes.subarray(0, 20_000));
+    await worker.ready();
+    worker.socket.write(bytes.subarray(20_000));
+    assert.equal((await worker.expect("Reply")).payload, "50000");
+    await worker.expect("Ready");
+  });
 });
 
 test("SIGTERM ends a worker, or runs what the function does then", async () => {
