@@ -318,6 +318,19 @@ test("a host that is gone is no reason to hang or to complain", async () => {
     assert.equal(await worker.gone(), 0);
     assert.equal(worker.log, "");
   });
+  // Here the worker notices when it writes.
+  const busy =
+    "const fs = require('node:fs');\nexports.handler = async () => {\n  console.log('called');\n" +
+    "  while (!fs.existsSync('go'));\n  return 'x'.repeat(1e6);\n};\n";
+  await withWorker(busy, async (worker, folder) => {
+    await worker.ready();
+    worker.send("1");
+    await worker.logged(/called/);
+    worker.socket.destroy();
+    fs.writeFileSync(path.join(folder, "go"), "");
+    assert.equal(await worker.gone(), 0);
+    assert.match(worker.log, /^[^\n]*called\n$/);
+  });
 });
 
 test("compiled code is kept where the host says, without the worker's end", async (t) => {
