@@ -200,7 +200,8 @@ test("SIGTERM ends a worker, or runs what the function does then", async () => {
 
 test("what a function does at SIGTERM cannot keep the worker", async () => {
   const source =
-    "process.on('SIGTERM', () => console.log('asked'));\nsetInterval(() => {}, 1000);\nexports.handler = async () => 1;\n";
+    "process.on('SIGTERM', () => console.log('asked'));\nsetInterval(() => {}, 1000);\n" +
+    "globalThis.setTimeout = () => {};\nexports.handler = async () => 1;\n";
   await withWorker(source, async (worker) => {
     await worker.ready();
     worker.process.kill("SIGTERM");
