@@ -232,6 +232,7 @@ test("awslambda has what libraries look for", async () => {
 const STREAMS =
   "const { streamifyResponse, HttpResponseStream } = awslambda;\n" +
   "exports.http = streamifyResponse(async (event, reply) => { HttpResponseStream.from(reply, { statusCode: 418 }).end(event); });\n" +
+  "exports.noBody = streamifyResponse(async (event, reply) => { HttpResponseStream.from(reply, { statusCode: 204 }).end(); });\n" +
   "exports.open = streamifyResponse(async (event, reply) => { reply.write('x'); });\n" +
   "exports.destroyed = streamifyResponse(async (event, reply) => { reply.destroy(new TypeError('gone')); });\n" +
   "exports.goesOn = streamifyResponse(async (event, reply) => { reply.end('x'); await new Promise((r) => setTimeout(r, 20)); console.log('after'); });\n" +
@@ -245,6 +246,7 @@ for (const runtime of [CLASSIC, MODERN]) {
   test(`${runtime}: streams`, async () => {
     const { payload } = await ask("index.http", "body", options);
     assert.equal(payload, `{"statusCode":418}${"\0".repeat(8)}body`);
+    assert.equal((await ask("index.noBody", 1, options)).payload, `{"statusCode":204}${"\0".repeat(8)}`);
     assert.equal((await ask("index.marked", 1, options)).payload, "marked");
     const large = await ask("index.large", 1, options);
     assert.equal(JSON.parse(large.payload).errorType, "Function.ResponseSizeTooLarge");
