@@ -11,6 +11,7 @@ crate::both_reapers![
     two_functions_may_share_a_layer,
     a_pushed_function_has_no_folders_as_layers,
     a_bootstrap_may_be_a_layers,
+    python_and_node_find_packages_of_layers,
     code_is_at_var_task_and_read_only,
     each_worker_has_a_tmp_of_its_own,
     paths_of_the_sandbox_stay_in_sight,
@@ -179,6 +180,46 @@ fn a_bootstrap_may_be_a_layers(reaper: &[&str]) {
     for paths in ["auto", "real"] {
         let server = site.serve(&[reaper, &["--paths", paths]].concat());
         assert_eq!(run(&server, "demo", "ls"), "function.toml");
+        server.stop();
+    }
+}
+
+fn python_and_node_find_packages_of_layers(reaper: &[&str]) {
+    let site = Site::new();
+    layer(
+        &site,
+        "one",
+        &[
+            ("python/parcel.py", "where = __file__"),
+            ("nodejs/node_modules/parcel/index.js", "exports.where = __filename;"),
+        ],
+    );
+    let function = |name: &str, runtime: &str, file: &str, program: &str| {
+        let toml = format!("runtime = {runtime:?}\nhandler = \"app.handler\"\n");
+        let layers = "layers = [\"../../layers/one\"]\n";
+        fs::write(site.function(name, &format!("{toml}{layers}")).join(file), program).unwrap();
+    };
+    let python = "import parcel\ndef handler(event, context): return parcel.where\n";
+    function("python", "python3.11", "app.py", python);
+    let required = "exports.handler = async () => require('parcel').where;";
+    function("required", "nodejs20.x", "app.js", required);
+    let imported = "import parcel from 'parcel';\nexport const handler = async () => parcel.where;";
+    function("imported", "nodejs20.x", "app.mjs", imported);
+    for paths in ["auto", "real"] {
+        let server = site.serve(&[reaper, &["--paths", paths]].concat());
+        let opt = if is_as_on_aws(&server) { Path::new("/opt") } else { site.path() };
+        for (name, file) in [
+            ("python", "python/parcel.py"),
+            ("required", "nodejs/node_modules/parcel/index.js"),
+            ("imported", "nodejs/node_modules/parcel/index.js"),
+        ] {
+            if server.invoke(name, "{}").status == 404 {
+                assert!(server.log().contains("needs Node.js, and none is here"));
+                continue;
+            }
+            let seen = server.ok(name, "{}").as_str().unwrap().to_owned();
+            assert!(seen.ends_with(file) && Path::new(&seen).starts_with(opt), "{name}: {seen}");
+        }
         server.stop();
     }
 }
