@@ -4,7 +4,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -13,7 +12,7 @@ use super::catalog::Version;
 use super::output::Output;
 use super::process::Process;
 use super::spawn::Seat;
-use super::zygote::Birth;
+use super::start::Birth;
 use crate::function::config::{Runtime, Zygote as Wish};
 use crate::limits::{SPARE_AFTER_MS, SPARE_IDLE_MS, SPARE_STARTS_MIN, SPARE_STARTS_MS};
 use crate::pool::{Instant, VersionId};
@@ -192,10 +191,8 @@ impl Host {
             }
             process
         } else {
-            let (wire, log) = &birth.ends;
-            let stdio = [wire.as_fd(), log.as_fd(), log.as_fd()];
-            let seat = Seat { environment: &birth.environment, stdio };
-            let started = self.processes.spawn(&version.launch, &seat);
+            let spawn = |seat: &Seat<'_>| self.processes.spawn(&version.launch, seat);
+            let started = birth.seated(version, spawn);
             started.map_err(|error| std::io::Error::other(error.to_string()))?
         };
         self.spares.processes.set(self.spares.processes.get() + 1);

@@ -53,8 +53,8 @@ impl Launch {
 pub struct Seat<'a> {
     /// `NAME=value` pairs in addition to the launch's.
     pub environment: &'a [CString],
-    /// Descriptors 0, 1 and 2 of the child; all of them above 2.
-    pub stdio: [BorrowedFd<'a>; 3],
+    /// The child's descriptors from 0 on, three or four; here all of them are above 2.
+    pub stdio: &'a [BorrowedFd<'a>],
 }
 
 /// A started process.
@@ -155,7 +155,8 @@ struct Child {
     environment: *const *const c_char,
     directory: *const c_char,
     namespace: *const Namespace,
-    stdio: [c_int; 3],
+    /// -1: none.
+    stdio: [c_int; 4],
     signals: libc::sigset_t,
     files: libc::rlim_t,
     altered: *const [c_int],
@@ -201,7 +202,7 @@ impl Spawner {
             environment: environment.as_ptr(),
             directory: launch.directory.as_ptr(),
             namespace: launch.namespace.as_ref().map_or(ptr::null(), ptr::from_ref),
-            stdio: seat.stdio.map(|fd| fd.as_raw_fd()),
+            stdio: std::array::from_fn(|n| seat.stdio.get(n).map_or(-1, AsRawFd::as_raw_fd)),
             signals: every_signal(),
             files: self.files,
             altered: &raw const *self.altered,
@@ -281,7 +282,13 @@ unsafe fn harden(child: &Child) -> Step {
             return Step::Limits;
         }
         for (source, target) in child.stdio.iter().zip(0..) {
-            if libc::dup2(*source, target) != target {
+            // The fourth may be in its place already, but not yet for the program.
+            let done = match *source {
+                -1 => true,
+                there if there == target => libc::fcntl(there, libc::F_SETFD, 0) == 0,
+                elsewhere => libc::dup2(elsewhere, target) == target,
+            };
+            if !done {
                 return Step::Stdio;
             }
         }
@@ -415,7 +422,8 @@ mod tests {
         let null = std::fs::File::open("/dev/null").expect("/dev/null");
         let extra = [CString::new("B=2").expect("no NUL")];
         let stdio = [null.as_fd(), writer.as_fd(), writer.as_fd()];
-        let started = Spawner::new(pidfd).spawn(launch, &Seat { environment: &extra, stdio });
+        let started =
+            Spawner::new(pidfd).spawn(launch, &Seat { environment: &extra, stdio: &stdio });
         drop(writer);
         let mut text = String::new();
         reader.read_to_string(&mut text).expect("readable");

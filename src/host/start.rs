@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io::PipeWriter;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use super::Host;
@@ -11,7 +11,6 @@ use super::output::Output;
 use super::spare::Spare;
 use super::spawn::{NotStarted, Seat};
 use super::worker::{Talk, Worker};
-use super::zygote::Birth;
 use crate::function::config::Runtime;
 use crate::io::clock::CivilTime;
 use crate::io::{Clock, Io};
@@ -41,6 +40,29 @@ impl From<std::io::Error> for Refused {
 impl From<rustix::io::Errno> for Refused {
     fn from(error: rustix::io::Errno) -> Refused {
         Refused::System(error.into())
+    }
+}
+
+/// What a worker on the wire is started with, or forked.
+pub(super) struct Birth {
+    /// Its end of the wire, and of its log.
+    pub ends: (OwnedFd, PipeWriter),
+    /// What its environment has besides its version's.
+    pub environment: Vec<CString>,
+}
+
+impl Birth {
+    /// Calls `start` with the seat of a process of its own.
+    pub fn seated<T>(&self, version: &Version, start: impl FnOnce(&Seat<'_>) -> T) -> T {
+        let (wire, log) = (self.ends.0.as_fd(), self.ends.1.as_fd());
+        let environment = &self.environment;
+        // Node cannot move the wire out of the way of the programs that a handler starts.
+        if matches!(version.config.runtime, Runtime::Node(_))
+            && let Ok(null) = std::fs::File::open("/dev/null")
+        {
+            return start(&Seat { environment, stdio: &[null.as_fd(), log, log, wire] });
+        }
+        start(&Seat { environment, stdio: &[wire, log, log] })
     }
 }
 
@@ -114,31 +136,26 @@ impl Host {
                 environment.extend(self.invocation_environment(version, invocation));
                 let (talk, ends) = exec::Talk::open(&self.reactor)?;
                 let stdio = [ends.stdin.as_fd(), ends.stdout.as_fd(), log_end.as_fd()];
-                let seat = Seat { environment: &environment, stdio };
+                let seat = Seat { environment: &environment, stdio: &stdio };
                 (self.processes.spawn(&version.launch, &seat)?, Talk::Exec(Box::new(talk)))
             }
             Runtime::Native | Runtime::Python(_) | Runtime::Node(_) => {
-                let (talk, end) = native::Talk::open(&self.reactor)?;
-                if matches!(version.config.runtime, Runtime::Node(_)) {
-                    // Node cannot do it by itself before its event loop is loaded.
-                    rustix::io::ioctl_fionbio(&end, true)?;
-                }
+                let (talk, wire) = native::Talk::open(&self.reactor)?;
+                let birth = Birth { ends: (wire, log_end), environment };
                 if version.forks(now) {
                     let process = self.processes.expect();
-                    let birth = Birth { ends: (end, log_end), environment };
                     let worker = made(process, (output, Talk::Native(talk)));
                     return Ok((worker, Some(Box::new(birth))));
                 }
-                let stdio = [end.as_fd(), log_end.as_fd(), log_end.as_fd()];
-                let seat = Seat { environment: &environment, stdio };
-                (self.processes.spawn(&version.launch, &seat)?, Talk::Native(talk))
+                let spawn = |seat: &Seat<'_>| self.processes.spawn(&version.launch, seat);
+                (birth.seated(version, spawn)?, Talk::Native(talk))
             }
             Runtime::Provided(_) => {
                 let address = self.runtime_api.address(self, id)?;
                 environment.push(variable("AWS_LAMBDA_RUNTIME_API", address));
                 let null = std::fs::File::open("/dev/null")?;
                 let stdio = [null.as_fd(), log_end.as_fd(), log_end.as_fd()];
-                let seat = Seat { environment: &environment, stdio };
+                let seat = Seat { environment: &environment, stdio: &stdio };
                 let process = self.processes.spawn(&version.launch, &seat)?;
                 (process, Talk::Provided(Box::default()))
             }

@@ -11,8 +11,7 @@ mod talk;
 use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 use std::future::poll_fn;
-use std::io::PipeWriter;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -21,6 +20,7 @@ use super::catalog::{Unforkable, Version};
 use super::output::Output;
 use super::process::Process;
 use super::spawn::{Exit, NotStarted, Seat};
+use super::start::Birth;
 use super::worker::Worker;
 use crate::function::config::{Runtime, Zygote as Wish};
 use crate::limits::{ZYGOTE_AGAIN_MS, ZYGOTE_IDLE_MS_MIN};
@@ -52,21 +52,6 @@ pub struct Zygote {
     used: Cell<Instant>,
     /// It was told to go.
     dismissed: Cell<bool>,
-}
-
-/// What a worker that is not there yet will get.
-pub struct Birth {
-    /// Its end of the wire, and of its log.
-    pub ends: (OwnedFd, PipeWriter),
-    /// What its environment has besides its version's.
-    pub environment: Vec<CString>,
-}
-
-impl Birth {
-    fn stdio(&self) -> [std::os::fd::BorrowedFd<'_>; 3] {
-        let (wire, log) = &self.ends;
-        [wire.as_fd(), log.as_fd(), log.as_fd()]
-    }
 }
 
 /// How a wait for a fork ended.
@@ -172,8 +157,8 @@ impl Host {
             Born::Ended(exit) => worker.process.never_came(exit),
             Born::Unwanted => worker.process.never_came(UNWANTED),
             Born::Plainly => {
-                let seat = Seat { environment: &birth.environment, stdio: birth.stdio() };
-                let started = worker.process.start(&version.launch, &seat);
+                let started =
+                    birth.seated(version, |seat| worker.process.start(&version.launch, seat));
                 started.inspect_err(|_| worker.process.never_came(FAILED))?;
             }
         }
@@ -303,7 +288,7 @@ impl Host {
         let mut environment = self.own_environment(false);
         environment.push(CString::from(c"HOB_ZYGOTE=1"));
         let stdio = [wire.as_fd(), log.as_fd(), log.as_fd()];
-        let seat = Seat { environment: &environment, stdio };
+        let seat = Seat { environment: &environment, stdio: &stdio };
         let process = self.processes.spawn(&version.launch, &seat)?;
         let zygote = Rc::new(Zygote {
             version: Rc::clone(version),

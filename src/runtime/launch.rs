@@ -161,6 +161,7 @@ fn environment(
             let major = id.trim_end_matches(".x").trim_start_matches("nodejs");
             list.push(format!("AWS_EXECUTION_ENV=AWS_Lambda_{id}"));
             list.push(format!("LAMBDA_RUNTIME_DIR={runtime_directory}/node"));
+            list.push("HOB_WIRE_FD=3".to_owned());
             list.push(format!(
                 "NODE_PATH={opt}/nodejs/node{major}/node_modules:{opt}/nodejs/node_modules:\
                  {runtime_directory}/node/node_modules:{runtime_directory}/node:{root}"

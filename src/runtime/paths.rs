@@ -88,7 +88,7 @@ fn try_out(make: bool) -> Result<(), String> {
         namespace: Some(namespace),
     };
     let null = std::fs::File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
-    let seat = Seat { environment: &[], stdio: [null.as_fd(); 3] };
+    let seat = Seat { environment: &[], stdio: &[null.as_fd(); 3] };
     Spawner::new(false).rehearse(&launch, &seat).map_err(|error| error.to_string())
 }
 

@@ -147,7 +147,7 @@ mod tests {
             namespace: Some(Namespace { places: vec![bind], tmp: Vec::new() }),
         };
         let null = std::fs::File::open("/dev/null").expect("/dev/null");
-        let seat = Seat { environment: &[], stdio: [null.as_fd(); 3] };
+        let seat = Seat { environment: &[], stdio: &[null.as_fd(); 3] };
         let failed = Spawner::new(true).spawn(&launch, &seat).expect_err("not started");
         // Where namespaces are not allowed, it comes no further than that.
         let errno = if failed.errno == libc::EPERM { libc::EPERM } else { libc::ENOENT };
