@@ -62,6 +62,23 @@ fn every_example_runs() {
     server.stop();
 }
 
+#[test]
+fn the_readme_quotes_what_the_worked_example_expects() {
+    let readme = fs::read_to_string(project().join("README.md")).unwrap();
+    let script = fs::read_to_string(project().join("examples/order/run")).unwrap();
+    let table = readme.lines().skip_while(|line| !line.starts_with("    REQUEST ")).skip(1);
+    let rows: Vec<&str> = table.take_while(|line| !line.is_empty()).collect();
+    assert_eq!(
+        rows.len(),
+        script.matches("\nexpect ").count() + script.matches("\ntogether ").count()
+    );
+    for row in rows {
+        let (what, status) = (row[4..36].trim_end(), row[37..52].trim_end());
+        let said = [format!("{what:?} {status} "), format!("{what:?} {status:?} ")];
+        assert!(said.iter().any(|said| script.contains(said)), "{row}");
+    }
+}
+
 /// The commands of README's `sh` blocks, in order; a block may be continued by later ones.
 fn commands() -> Vec<String> {
     let text = fs::read_to_string(project().join("README.md")).unwrap();
