@@ -1,6 +1,6 @@
 //! The functions that the server knows, and the versions that the pool runs.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -29,6 +29,8 @@ pub struct Version {
     pub launch: Launch,
     /// Why it failed to start, the last time it did.
     pub init_error: RefCell<Option<InitError>>,
+    /// Its workers fail, and the operator knows.
+    pub troubled: Cell<bool>,
     /// Why its workers are not forked from a zygote, although they might be.
     pub unforkable: RefCell<Option<Unforkable>>,
 }

@@ -96,6 +96,7 @@ impl Host {
             layers,
             launch,
             init_error: Default::default(),
+            troubled: Default::default(),
             unforkable: Default::default(),
         };
         (id, Ok(Rc::new(version)))

@@ -399,8 +399,8 @@ impl Host {
     }
 
     /// Ends what makes workers of a version that is not served any more.
-    fn dismiss_helpers_of(&self, version: VersionId) {
-        self.spares.dismiss(version);
+    fn dismiss_helpers_of(self: &Rc<Self>, version: VersionId) {
+        self.dismiss_spares(Some(version));
         self.zygotes.dismiss(version);
     }
 
@@ -441,7 +441,7 @@ impl Host {
             Poll::Pending
         })
         .await;
-        self.spares.dismiss_all();
+        self.dismiss_spares(None);
         self.zygotes.dismiss_all();
         let busy =
             || self.processes.has_strays() || self.zygotes.are_there() || self.spares.are_there();

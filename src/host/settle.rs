@@ -84,6 +84,17 @@ impl Host {
         self.note(&worker.version.name, [0; 16], None, entry);
     }
 
+    /// Looks how much memory the worker has whose invocation ends without its doing.
+    fn note_memory(&self, now: Instant, id: InvocationId) {
+        let mut workers = self.workers().into_iter();
+        if let Some(worker) = workers.find(|worker| worker.running.get() == Some(id)) {
+            let memory = worker.memory_kib(now);
+            self.with_invocation(id, |invocation| {
+                invocation.memory_kib = invocation.memory_kib.max(memory);
+            });
+        }
+    }
+
     /// A worker's process is gone: what becomes of what it ran, or of its start.
     pub(super) fn lost(self: &Rc<Self>, worker: &Worker, exit: Exit) {
         if let Some(id) = worker.running.get() {
@@ -111,11 +122,15 @@ impl Host {
     /// Ends an invocation: its caller is told, and the log says how it went.
     pub(super) fn settle(self: &Rc<Self>, now: Instant, id: InvocationId, outcome: Outcome) {
         self.counters.borrow_mut().settled += 1;
+        if outcome == Outcome::TimedOut {
+            self.note_memory(now, id);
+        }
         let mut invocations = self.invocations.borrow_mut();
         let invocation = invocations.get(id);
         let version = Rc::clone(&invocation.version);
         let request = invocation.request;
         let failure = failure(invocation, outcome, &version);
+        version.goes_well(outcome, failure.as_ref().map(|failure| failure.error_type()));
         if super::counts_as_run(outcome) {
             let dispatched = invocation.dispatched;
             // One whose worker did not start ran in vain, but it ran.
@@ -157,6 +172,22 @@ impl Host {
             trace: invocation.trace.clone(),
         };
         invocations.settle(id, settled);
+    }
+}
+
+impl super::catalog::Version {
+    /// Tells the operator that workers begin to fail, once, until one does not.
+    fn goes_well(&self, outcome: Outcome, error_type: Option<&str>) {
+        match outcome {
+            Outcome::Done | Outcome::Failed => self.troubled.set(false),
+            Outcome::Crashed | Outcome::TimedOut | Outcome::InitFailed => {
+                if !self.troubled.replace(true) {
+                    let kind = error_type.unwrap_or("Runtime.Unknown");
+                    log::warn!("function {}: fails with {kind}; see hob logs {0}", self.name);
+                }
+            }
+            Outcome::Rejected(_) | Outcome::Cancelled => {}
+        }
     }
 }
 

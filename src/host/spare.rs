@@ -45,6 +45,7 @@ struct Hot {
     /// What makes one and keeps it, until it is taken or gone.
     keeper: RefCell<Option<smol::Task<()>>>,
     dismissed: Cell<bool>,
+    grace_ms: u32,
 }
 
 impl Version {
@@ -74,27 +75,6 @@ impl Spares {
     pub fn are_there(&self) -> bool {
         self.processes.get() > 0
     }
-
-    /// Ends the spare of a version that is not served any more, and forgets that it was wanted.
-    pub fn dismiss(&self, version: VersionId) {
-        self.hot.borrow_mut().retain(|hot| hot.version != version || hot.dismiss());
-    }
-
-    /// Ends all of them.
-    pub fn dismiss_all(&self) {
-        self.hot.borrow_mut().retain(|hot| hot.dismiss());
-    }
-}
-
-impl Hot {
-    /// Always false: it is to be kept no more.
-    fn dismiss(&self) -> bool {
-        self.dismissed.set(true);
-        if let Some(spare) = &*self.spare.borrow() {
-            spare.process.kill();
-        }
-        false
-    }
 }
 
 impl Host {
@@ -106,6 +86,37 @@ impl Host {
         drop(hot.keeper.take());
         self.spares.processes.set(self.spares.processes.get() - 1);
         Some(spare)
+    }
+
+    /// Ends the spares of a version that is not served any more, or all of them.
+    pub(super) fn dismiss_spares(self: &Rc<Self>, version: Option<VersionId>) {
+        let all = self.spares.hot.take();
+        let (gone, kept) =
+            all.into_iter().partition(|hot| version.is_none_or(|v| hot.version == v));
+        *self.spares.hot.borrow_mut() = kept;
+        let gone: Vec<Rc<Hot>> = gone;
+        for hot in gone {
+            hot.dismissed.set(true);
+            if let Some(spare) = hot.spare.take() {
+                drop(hot.keeper.take());
+                let host = Rc::clone(self);
+                self.executor
+                    .spawn(async move { host.end_spare(spare, hot.grace_ms).await })
+                    .detach();
+            }
+        }
+    }
+
+    /// Lets a spare clean up, as every worker, and reaps it.
+    async fn end_spare(&self, spare: Spare, grace_ms: u32) {
+        let exited = || poll_fn(|cx| spare.process.poll_exited(cx));
+        spare.process.stop();
+        spare.talk.hang_up();
+        if self.reactor.by(self.reactor.now().after_ms(grace_ms), exited()).await.is_none() {
+            spare.process.kill();
+            exited().await;
+        }
+        self.spares.processes.set(self.spares.processes.get() - 1);
     }
 
     /// Takes note that a worker of this version was wanted; if that happens often, the next one is
@@ -122,6 +133,7 @@ impl Host {
                 spare: RefCell::default(),
                 keeper: RefCell::default(),
                 dismissed: Cell::new(false),
+                grace_ms: version.config.shutdown_grace_ms,
             });
             self.spares.hot.borrow_mut().push(Rc::clone(&hot));
             hot
@@ -144,31 +156,24 @@ impl Host {
         // The worker that is wanted now goes first.
         self.reactor.sleep_ms(SPARE_AFTER_MS).await;
         match self.make_spare(version).await {
-            Ok(Some(spare)) if !hot.dismissed.get() => *hot.spare.borrow_mut() = Some(spare),
-            Ok(Some(spare)) => {
-                spare.process.kill();
-                *hot.spare.borrow_mut() = Some(spare);
+            Ok(Some(spare)) if hot.dismissed.get() => {
+                return self.end_spare(spare, hot.grace_ms).await;
             }
+            Ok(Some(spare)) => *hot.spare.borrow_mut() = Some(spare),
             Ok(None) => return,
             Err(error) => {
                 return log::debug!("make a spare worker of {}: {error}", version.name);
             }
         }
         let until = self.reactor.now().after_ms(SPARE_IDLE_MS);
-        let gone = || {
-            poll_fn(|cx| match &*hot.spare.borrow() {
-                Some(spare) => spare.process.poll_exited(cx).map(drop),
-                None => Poll::Ready(()),
-            })
-        };
-        if self.reactor.by(until, gone()).await.is_none() {
-            if let Some(spare) = &*hot.spare.borrow() {
-                spare.process.kill();
-            }
-            gone().await;
+        let exited = poll_fn(|cx| match &*hot.spare.borrow() {
+            Some(spare) => spare.process.poll_exited(cx).map(drop),
+            None => Poll::Ready(()),
+        });
+        self.reactor.by(until, exited).await;
+        if let Some(spare) = hot.spare.take() {
+            self.end_spare(spare, hot.grace_ms).await;
         }
-        hot.spare.take();
-        self.spares.processes.set(self.spares.processes.get() - 1);
     }
 
     async fn make_spare(self: &Rc<Self>, version: &Rc<Version>) -> std::io::Result<Option<Spare>> {

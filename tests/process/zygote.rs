@@ -238,7 +238,21 @@ fn nothing_forks_where_nobody_wants_it(reaper: &[&str]) {
 
 fn a_function_that_is_hot_has_a_spare(reaper: &[&str]) {
     let site = Site::new();
-    python(&site, "demo", APP, "max_invocations = 1");
+    let cleanup = "
+import signal
+def clean_up(number, frame):
+    with open(os.environ['CLEANUP_FILE'], 'a') as file:
+        print(os.getpid(), file=file)
+    os._exit(0)
+signal.signal(signal.SIGTERM, clean_up)
+";
+    let (place, file) = (site.path().display(), site.path().join("cleanup"));
+    let more = format!(
+        "max_invocations = 1\nenvironment = {{ CLEANUP_FILE = \"{}\" }}\n\
+         [sandbox]\nwrite = [\"{place}\"]",
+        file.display()
+    );
+    python(&site, "demo", &format!("{APP}{cleanup}"), &more);
     let server = site.serve(reaper);
     let spare = |server: &Server| {
         let zygote = zygote(server, "demo")["pid"].clone();
@@ -258,10 +272,13 @@ fn a_function_that_is_hot_has_a_spare(reaper: &[&str]) {
     eventually("it is reaped", || (!exists(number(&second))).then_some(()));
     server.ok("demo", "{}");
     assert_eq!(imports(&server, "demo"), 1);
+    let third = eventually("there is one more", || spare(&server));
     std::fs::remove_dir_all(site.functions().join("demo")).unwrap();
     eventually("the spare goes with its function", || {
         children(server.pid()).is_empty().then_some(())
     });
+    let cleaned = std::fs::read_to_string(file).unwrap();
+    assert!(cleaned.lines().any(|pid| pid == third.to_string()), "{third}: {cleaned}");
     server.stop();
 }
 
