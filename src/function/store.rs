@@ -9,6 +9,7 @@
 //! DATA/folders/NAME         what a folder and its layers looked like, and the digests of code and
 //!                           layers: unchanged folders are not read
 //! DATA/functions/NAME       the digest of a pushed function
+//! DATA/caches/DIGEST/       what a runtime has made of that code, and can make again
 //! DATA/incoming/            zips on their way in
 //! DATA/runtime/             the bundled runtimes, in the charge of `runtime::bundled`
 //! ```
@@ -55,6 +56,7 @@ pub struct Content {
 /// Where directories named by digest are.
 const CODE: &str = "code";
 const LAYERS: &str = "layers";
+const CACHES: &str = "caches";
 
 impl Store {
     /// The store in `data`, which need not exist yet.
@@ -65,7 +67,7 @@ impl Store {
     /// Creates what is missing, and takes the lock that keeps other servers out. The lock holds
     /// as long as the file is open.
     pub fn open(&self) -> io::Result<File> {
-        for part in [CODE, LAYERS, "folders", "functions", "incoming"] {
+        for part in [CODE, LAYERS, CACHES, "folders", "functions", "incoming"] {
             fs::create_dir_all(self.data.join(part))?;
         }
         let lock = File::options().create(true).append(true).open(self.data.join("lock"))?;
@@ -91,6 +93,11 @@ impl Store {
     /// Where the layers with this digest are.
     pub fn layers(&self, digest: &str) -> PathBuf {
         self.data.join(LAYERS).join(digest)
+    }
+
+    /// Where runtimes may keep what they make of code, by its digest.
+    pub fn caches(&self) -> PathBuf {
+        self.data.join(CACHES)
     }
 
     /// A path for a zip on its way in.
@@ -267,9 +274,8 @@ impl Store {
     /// what a cut-off helper left. Only while no other helper writes.
     pub fn discard(&self, running: &[&str]) -> io::Result<()> {
         let named = self.named()?;
-        let (code, layers) =
-            (fs::read_dir(self.data.join(CODE))?, fs::read_dir(self.data.join(LAYERS))?);
-        for entry in code.chain(layers) {
+        let parts = [CODE, LAYERS, CACHES].map(|part| fs::read_dir(self.data.join(part)));
+        for entry in parts.into_iter().collect::<io::Result<Vec<_>>>()?.into_iter().flatten() {
             let entry = entry?;
             let is = |digest: &str| *digest == *entry.file_name();
             if !named.iter().any(|digest| is(digest)) && !running.iter().any(|digest| is(digest)) {
@@ -334,6 +340,20 @@ mod tests {
         fs::create_dir_all(&folder).expect("a folder");
         fs::write(folder.join("function.toml"), "runtime = \"exec\"").expect("written");
         fs::write(folder.join("run"), content).expect("written");
+    }
+
+    #[test]
+    fn what_was_made_of_code_goes_with_the_code() {
+        let data = tempfile::tempdir().expect("data");
+        let store = Store::new(data.path());
+        let _lock = store.open().expect("open");
+        for digest in ["d1", "d2"] {
+            fs::create_dir_all(store.code(digest)).expect("made");
+            fs::create_dir_all(store.caches().join(digest)).expect("made");
+        }
+        store.discard(&["d1"]).expect("discarded");
+        assert!(store.caches().join("d1").exists() && store.code("d1").exists());
+        assert!(!store.caches().join("d2").exists() && !store.code("d2").exists());
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Facts {
     pub endpoint: String,
     /// Where the bundled runtimes are.
     pub bundled: PathBuf,
+    /// Where runtimes may keep what they make of a function's code.
+    pub caches: PathBuf,
     /// Where Pythons and Nodes may be.
     pub interpreters: Vec<PathBuf>,
     /// Whether workers can have paths as on AWS.
@@ -43,6 +45,7 @@ pub fn prepare(
     (code, layers): (&Path, Option<&Path>),
 ) -> Result<Launch, String> {
     let mut needed = Vec::new();
+    let mut cache = None;
     let (program, arguments) = match &config.runtime {
         Runtime::Exec | Runtime::Native => own(split(&config.handler)?, (code, layers))?,
         Runtime::Provided(_) => {
@@ -56,7 +59,11 @@ pub fn prepare(
         }
         Runtime::Node(_) => {
             let bootstrap = facts.bundled.join("node/bootstrap.cjs").display().to_string();
-            bundled(facts, name, config, [&bootstrap])?
+            cache = compile_cache(facts, code);
+            needed.extend(cache.clone());
+            let young = format!("--max-semi-space-size={}", (config.memory_mb / 20).max(1));
+            let old = format!("--max-old-space-size={}", config.memory_mb * 9 / 10 + 1);
+            bundled(facts, name, config, ["--v8-pool-size=1", &young, &old, &bootstrap])?
         }
     };
     if matches!(config.runtime, Runtime::Python(_) | Runtime::Node(_)) {
@@ -71,6 +78,7 @@ pub fn prepare(
     if matches!(config.runtime, Runtime::Python(_)) {
         environment.extend(places.tmp_variable());
     }
+    environment.extend(cache.map(|cache| format!("HOB_CACHE={}", cache.display())));
     environment.extend(config.environment.iter().map(|(n, value)| format!("{n}={value}")));
     let c = |text: &str| CString::new(text).map_err(|_| format!("{text:?} holds a NUL character"));
     let path = |path: &Path| {
@@ -109,6 +117,18 @@ fn bundled<const N: usize>(
     let program = found.program.display().to_string();
     let arguments = [&program as &str].into_iter().chain(arguments).map(str::to_owned).collect();
     Ok((found.program, arguments))
+}
+
+/// Where Node keeps what it has compiled of this code; without it every start compiles anew.
+fn compile_cache(facts: &Facts, code: &Path) -> Option<PathBuf> {
+    let place = facts.caches.join(code.file_name()?);
+    match std::fs::create_dir_all(&place) {
+        Ok(()) => Some(place),
+        Err(error) => {
+            log::warn!("make {}: {error}; Node compiles at every start", place.display());
+            None
+        }
+    }
 }
 
 /// Directories in which interpreters are looked for: those of workers, and the server's own.

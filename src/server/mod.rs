@@ -79,6 +79,7 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
                 home: settings.home.clone(),
                 endpoint: format!("http://{address}"),
                 bundled: bundled::directory(&settings.data),
+                caches: store.caches(),
                 interpreters: launch::interpreter_path(),
                 paths: Paths::detect(settings.real_paths, true),
             },

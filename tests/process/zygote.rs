@@ -278,7 +278,7 @@ signal.signal(signal.SIGTERM, clean_up)
         children(server.pid()).is_empty().then_some(())
     });
     let cleaned = std::fs::read_to_string(file).unwrap();
-    assert!(cleaned.lines().any(|pid| pid == third.to_string()), "{third}: {cleaned}");
+    assert!(cleaned.lines().any(|pid| *pid == *third.to_string()), "{third}: {cleaned}");
     server.stop();
 }
 
