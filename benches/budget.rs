@@ -18,6 +18,8 @@ mod counts;
 mod http;
 #[path = "rows/memory.rs"]
 mod memory;
+#[path = "rows/runtimes.rs"]
+mod runtimes;
 #[path = "rows/server.rs"]
 mod server;
 #[path = "../tests/common/sockets.rs"]
@@ -76,6 +78,7 @@ fn main() {
         Bench { fixed: absolute(fixed), dynamic: absolute(dynamic), out: absolute(out), small };
     let mut rows = memory::rows(&bench);
     rows.extend(times::rows(&bench));
+    rows.extend(runtimes::rows(&bench));
     rows.extend(counts::rows(&bench));
     let table = render(&rows);
     print!("{table}");

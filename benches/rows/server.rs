@@ -34,13 +34,42 @@ impl Server {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Server {
+        Server::start_in(Server::folders(bench, functions, ""), binary, arguments, environment)
+    }
+
+    /// The static server, with functions that have this Python besides.
+    pub fn start_with(
+        bench: &Bench,
+        functions: &[Function],
+        python: &str,
+        arguments: &[&str],
+    ) -> Server {
+        let dir = Server::folders(bench, functions, python);
+        Server::start_in(dir, &bench.fixed, arguments, &[])
+    }
+
+    fn folders(bench: &Bench, functions: &[Function], python: &str) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (name, toml) in functions {
             let folder = dir.path().join("functions").join(name);
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(folder.join("function.toml"), toml).unwrap();
-            std::fs::copy(bench.tool("echo"), folder.join("echo")).unwrap();
+            for (tool, file) in [("echo", "echo"), ("poll", "bootstrap"), ("fork", "fork")] {
+                std::fs::copy(bench.tool(tool), folder.join(file)).unwrap();
+            }
+            if !python.is_empty() {
+                std::fs::write(folder.join("app.py"), python).unwrap();
+            }
         }
+        dir
+    }
+
+    fn start_in(
+        dir: tempfile::TempDir,
+        binary: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Server {
         // The first start brings the code into the store; what is measured is a start like any.
         let mut server = Server::launch(dir, binary, arguments, environment);
         server.stop();

@@ -7,7 +7,7 @@ use crate::http::invocations;
 use crate::server::{Server, exec, native};
 use crate::{Bench, Row, median_p99};
 
-const EVENT: &[u8] = b"{\"n\":1}";
+pub const EVENT: &[u8] = b"{\"n\":1}";
 
 pub fn rows(bench: &Bench) -> Vec<Row> {
     vec![
@@ -21,7 +21,7 @@ pub fn rows(bench: &Bench) -> Vec<Row> {
 }
 
 /// What the machine takes for a process (or with `http` for an exchange), in microseconds.
-fn floor(bench: &Bench, rounds: usize, http: bool) -> Vec<f64> {
+pub fn floor(bench: &Bench, rounds: usize, http: bool) -> Vec<f64> {
     let mut command = Command::new(bench.tool("floor"));
     command.arg(bench.tool("echo")).arg(rounds.to_string());
     if http {
@@ -33,7 +33,7 @@ fn floor(bench: &Bench, rounds: usize, http: bool) -> Vec<f64> {
     text.lines().map(|line| line.parse().unwrap()).collect()
 }
 
-fn timed(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
+pub fn timed(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
     let mut connection = server.connect();
     let path = invocations(name);
     let run = |_| {
@@ -45,7 +45,7 @@ fn timed(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
 }
 
 /// Alternates between measurements, so that the machine's moods fall on all of them.
-fn interleaved<const N: usize>(
+pub fn interleaved<const N: usize>(
     rounds: usize,
     measure: [&dyn Fn(usize) -> Vec<f64>; N],
 ) -> [(f64, f64); N] {

@@ -1,0 +1,194 @@
+//! Rows 7, 8, 12, 15: Python, zygotes, spares, and the Runtime API.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::http::invocations;
+use crate::server::{Function, Server, native};
+use crate::times::{EVENT, floor, interleaved, timed};
+use crate::{Bench, Row, median_p99};
+
+/// What a Python function imports, and what its handler does with its event.
+const ECHO: &str = "def handler(event, context):\n    return event\n";
+const COLLECTING: &str =
+    "import gc\ndef handler(event, context):\n    gc.collect()\n    return event\n";
+
+pub fn rows(bench: &Bench) -> Vec<Row> {
+    vec![native_fork(bench), python(bench), throughput(bench), memory(bench)]
+}
+
+fn function(runtime: &str, more: &str) -> String {
+    format!("runtime = \"{runtime}\"\nhandler = \"app.handler\"\n{more}\n")
+}
+
+/// Times cold starts, with time between them for a spare to be made.
+fn rested(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
+    let one = |_| {
+        std::thread::sleep(Duration::from_millis(15));
+        timed(server, name, 1)[0]
+    };
+    (0..rounds).map(one).collect()
+}
+
+fn native_fork(bench: &Bench) -> Row {
+    let toml = "runtime = \"native\"\nhandler = \"fork\"\nmax_invocations = 1\n\
+                shutdown_grace_ms = 0\nzygote = \"on\"\n";
+    let functions: [Function; 1] = [("cold", toml.to_owned())];
+    let server = Server::start(bench, &bench.fixed, &functions, &["--spares", "off"], &[]);
+    let spared = Server::start(bench, &bench.fixed, &functions, &[], &[]);
+    rested(&spared, "cold", 5);
+    let [(forked, p99), (spare, _), (spawn, _)] = interleaved(
+        bench.amount(1000),
+        [&|n| rested(&server, "cold", n), &|n| rested(&spared, "cold", n), &|n| {
+            floor(bench, n, false)
+        }],
+    );
+    Row {
+        number: "7",
+        promise: "cold start over a kept connection, native from a zygote: goal 150 us",
+        measured: format!(
+            "{forked:.0} us (p99 {p99:.0}), {:.2} x the bare process; from a spare {spare:.0} us",
+            forked / spawn
+        ),
+        holds: None,
+    }
+}
+
+/// Starts a Python, gives it a line, and waits for its answer: microseconds.
+fn start_python(prelude: &str, rounds: usize) -> Vec<f64> {
+    let program = format!("import sys{prelude}\nprint(sys.stdin.readline(), end='')");
+    let one = |_| {
+        let begun = Instant::now();
+        let mut child = Command::new(PYTHON)
+            .args(["-u", "-c", &program])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(b"{\"n\":1}\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let took = begun.elapsed().as_secs_f64() * 1e6;
+        assert!(child.wait().unwrap().success());
+        took
+    };
+    (0..rounds).map(one).collect()
+}
+
+/// The Python that hob finds first for `python3.11`, on this machine and on Debian's others.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Cold starts of a Python handler that imports `module`: started, forked, from a spare.
+fn python_starts(bench: &Bench, module: &str, rounds: usize) -> [(f64, f64); 3] {
+    let import = if module.is_empty() { String::new() } else { format!("import {module}\n") };
+    let toml = function("python3.11", "max_invocations = 1\nshutdown_grace_ms = 0\ntimeout_s = 30");
+    let functions: [Function; 1] = [("cold", toml)];
+    let source = format!("{import}{ECHO}");
+    let server = Server::start_with(bench, &functions, &source, &["--spares", "off"]);
+    let spared = Server::start_with(bench, &functions, &source, &[]);
+    rested(&server, "cold", 2);
+    rested(&spared, "cold", 5);
+    let prelude = if module.is_empty() { String::new() } else { format!(", {module}") };
+    interleaved(
+        rounds,
+        [&|n| start_python(&prelude, n), &|n| rested(&server, "cold", n), &|n| {
+            rested(&spared, "cold", n)
+        }],
+    )
+}
+
+fn python(bench: &Bench) -> Row {
+    let describe = |module: &str, rounds: usize| {
+        let [(started, _), (forked, p99), (spare, _)] = python_starts(bench, module, rounds);
+        format!(
+            "forked {:.2} ms (p99 {:.2}), 1/{:.0} of the start of {:.1} ms; from a spare {:.2} ms, 1/{:.0}",
+            forked / 1e3,
+            p99 / 1e3,
+            started / forked,
+            started / 1e3,
+            spare / 1e3,
+            started / spare
+        )
+    };
+    let mut measured = describe("", bench.amount(400));
+    let numpy = Command::new(PYTHON).args(["-c", "import numpy"]).stderr(Stdio::null()).status();
+    match numpy {
+        Ok(status) if status.success() => {
+            measured += &format!("; with numpy {}", describe("numpy", bench.amount(200)));
+        }
+        Ok(_) | Err(_) => measured += "; numpy is not here",
+    }
+    Row {
+        number: "8",
+        promise: "cold start, Python: from a zygote 1/14 of starting python3 (numpy 1/45), from a \
+                  spare 1/35",
+        measured,
+        holds: None,
+    }
+}
+
+fn throughput(bench: &Bench) -> Row {
+    let provided = "runtime = \"provided.al2023\"\nhandler = \"any\"\nqueue_wait_ms = 60000\n";
+    let functions: [Function; 3] = [
+        ("native", native("queue_wait_ms = 60000")),
+        ("provided", provided.to_owned()),
+        ("python", function("python3.11", "queue_wait_ms = 60000")),
+    ];
+    let server = Server::start_with(bench, &functions, ECHO, &["--slots", "12"]);
+    let mut text = Vec::new();
+    for clients in [8, 32] {
+        let count = bench.amount(20_000) / clients;
+        let mut rates = [const { Vec::new() }; 3];
+        for _ in 0..5 {
+            for (rates, (name, _)) in rates.iter_mut().zip(&functions) {
+                let (good, seconds) = server.load(clients, count, &invocations(name), EVENT);
+                assert_eq!(good, clients * count, "{name}");
+                rates.push(good as f64 / seconds);
+            }
+        }
+        let [native, provided, python] = rates.map(|mut rates| median_p99(&mut rates).0);
+        text.push(format!(
+            "{clients} clients: provided {provided:.0}/s, {:.2} x; Python {python:.0}/s, {:.2} x",
+            provided / native,
+            python / native
+        ));
+    }
+    Row {
+        number: "12",
+        promise: "throughput against native: provided at least 0.5 x, Python 0.4 x",
+        measured: text.join("; "),
+        holds: None,
+    }
+}
+
+/// What ten workers take after a garbage collection, with their zygote.
+fn memory(bench: &Bench) -> Row {
+    const WORKERS: usize = 10;
+    let functions: [Function; 1] =
+        [("many", function("python3.11", "provisioned_concurrency = 10"))];
+    let server = Server::start_with(bench, &functions, COLLECTING, &[]);
+    server.at_rest(WORKERS);
+    server.load(WORKERS, 20, &invocations("many"), EVENT);
+    server.at_rest(WORKERS);
+    let workers = server.get("/hob/workers");
+    let pids = workers.as_array().unwrap().iter().map(|worker| worker["pid"].as_i64().unwrap());
+    let pids: Vec<i64> = pids.collect();
+    let zygote = server.get("/hob/functions/many")["zygote"]["pid"].as_i64().unwrap();
+    let sum = |pids: &[i64], key: &str| -> u64 { pids.iter().map(|pid| rollup(*pid, key)).sum() };
+    let pss = (sum(&pids, "Pss:") + rollup(zygote, "Pss:")) / WORKERS as u64;
+    let private = sum(&pids, "Private_Dirty:") / WORKERS as u64;
+    Row {
+        number: "15",
+        promise: "memory of a Python worker of ten, its part of the zygote included: at most \
+                  1,638 KiB, 700 of them its own",
+        measured: format!("{pss} KiB after a garbage collection, {private} of them its own"),
+        holds: Some(pss <= 1638 && private <= 700),
+    }
+}
+
+fn rollup(pid: i64, key: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
