@@ -96,15 +96,25 @@ impl Host {
         if let Some(invocation) = invocation {
             self.begin(now, &worker, invocation);
         }
+        let Some(birth) = birth else { return self.let_live(worker) };
         let host = Rc::clone(self);
         let task = async move {
-            if let Some(birth) = birth
-                // On the heap, since the task lasts longer than this.
-                && let Err(error) = Box::pin(host.bear(&worker, *birth)).await
-            {
-                let cause = note_refusal(&worker.version, &error.into());
-                return host.vanished(&worker, cause);
+            match host.bear(&worker, *birth).await {
+                Ok(()) => host.let_live(worker),
+                Err(error) => {
+                    let cause = note_refusal(&worker.version, &error.into());
+                    host.vanished(&worker, cause);
+                }
             }
+        };
+        self.executor.spawn(task).detach();
+    }
+
+    /// Listens to a worker for as long as it has a process.
+    fn let_live(self: &Rc<Self>, worker: Rc<Worker>) {
+        let host = Rc::clone(self);
+        // Of its own, since it lasts: nothing of the worker's birth is kept in it.
+        let task = async move {
             let exit = worker.live(&host).await;
             host.exited(&worker, exit);
         };
