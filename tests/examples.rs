@@ -46,7 +46,8 @@ fn every_example_runs() {
     let list = server.get("/hob/functions");
     let names: Vec<&str> =
         list.as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["hello-exec", "hello-native", "hello-provided"]);
+    let all = ["hello-exec", "hello-native", "hello-node", "hello-provided", "hello-python"];
+    assert_eq!(names, all);
     for name in names {
         for n in 1..3 {
             let reply = server.ok(name, &format!("{{\"n\":{n}}}"));

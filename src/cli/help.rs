@@ -30,8 +30,8 @@ More: hob help serve, hob help function, hob help exec, hob help native
 const FUNCTION: &str = "\
 A function is a folder with function.toml and whatever its handler needs:
 
-  runtime = \"exec\"            # exec, native, provided.al2023
-  handler = \"run.sh\"          # program and arguments, relative to the folder
+  runtime = \"exec\"            # or native, python3.11, nodejs20.x, provided
+  handler = \"run.sh\"          # program and arguments, or module.function
   timeout_s = 3               # 1..900
   environment = { TABLE = \"orders\" }
   reserved_concurrency = 2    # absent: unreserved; 0: off
@@ -40,6 +40,10 @@ A function is a folder with function.toml and whatever its handler needs:
   idle_timeout_s = 600        # stop idle workers
   shutdown_grace_ms = 500     # from SIGTERM to SIGKILL
   max_invocations = 0         # recycle a worker after so many; 0: never
+  zygote = \"auto\"             # auto, on, off: fork workers
+  layers = [\"../layers/a\"]    # folders, merged; later ones win
+  [url] auth = \"none\"         # the function URL, /fn/NAME/..., is open
+  [sandbox] write = [\"/tmp/a\"] # stays in sight, as does read = [...]
 
 A folder that changes is taken over within seconds. One that is not valid is
 refused with file, line and key, and answers 404 until it is repaired.
