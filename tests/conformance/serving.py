@@ -12,6 +12,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import sysconfig
 import tempfile
 import time
 
@@ -30,7 +32,18 @@ HANDLERS = {
     "node": ("app.handler", "broken.handler"),
     "rust": ("any", "broken"),
     "shell": ("any", "broken"),
+    "hob-python": ("app.handler", "broken.handler"),
+    "hob-node": ("app.handler", "broken.handler"),
 }
+
+# The runtimes that are hob's own. Python is the one for which the real client is installed.
+BUNDLED = {
+    "hob-python": f"python3.{sys.version_info.minor}",
+    "hob-node": "nodejs22.x",
+}
+
+# What AWS has in its Python runtimes, and what hob leaves to layers.
+BOTO = "boto3 botocore dateutil jmespath s3transfer six.py urllib3".split()
 
 _hob = _clients = _functions = None
 _servers = []
@@ -55,6 +68,11 @@ def eventually(what, look):
         if time.monotonic() > end:
             raise TimeoutError(f"waited in vain: {what}")
         time.sleep(0.01)
+
+
+def site_packages():
+    """Where the Python clients are."""
+    return sysconfig.get_path("purelib")
 
 
 def arn(name):
@@ -86,20 +104,30 @@ class Server:
         self.client = None
         _servers.append(self)
 
-    def function(self, client, name=None, handler=None, variables=None, **settings):
-        """A function that runs on this client."""
+    def function(
+        self,
+        client,
+        name=None,
+        handler=None,
+        variables=None,
+        source=None,
+        runtime=None,
+        **settings,
+    ):
+        """A function that runs on this client; its code is that of all tests, or in `source`."""
         folder = self.root / "functions" / (name or client)
-        shutil.copytree(_functions / client, folder)
+        shutil.copytree(source or _functions / client.removeprefix("hob-"), folder)
         if client == "rust":
             (folder / "bootstrap").symlink_to(_clients / "rust/debug/bootstrap")
+        runtime = runtime or BUNDLED.get(client, "provided.al2023")
         settings = {"timeout_s": 20, "memory_mb": 256, **settings}
         # What workers leave behind when they are killed goes with the server's folder.
         own = {"CLIENTS": str(_clients), "TMPDIR": str(self.root)}
         variables = {**own, **(variables or {})}
         lines = [
-            'runtime = "provided.al2023"',
+            f'runtime = "{runtime}"',
             f'handler = "{handler or HANDLERS[client][0]}"',
-            *(f"{key} = {value}" for key, value in settings.items()),
+            *(f"{key} = {json.dumps(value)}" for key, value in settings.items()),
             "[environment]",
             *(f"{key} = {json.dumps(value)}" for key, value in variables.items()),
             # Either may lie below /tmp, where a worker has a directory of its own.
@@ -108,6 +136,25 @@ class Server:
             f"write = [{json.dumps(str(self.root))}]",
         ]
         (folder / "function.toml").write_text("\n".join(lines) + "\n")
+
+    def boto_layer(self):
+        """A layer with boto3, made once: for `layers`."""
+        folder = self.root / "boto" / "python"
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            for name in BOTO:
+                (folder / name).symlink_to(pathlib.Path(site_packages()) / name)
+        return ["../../boto"]
+
+    def _interpreters(self):
+        """A place for the server's PATH: the interpreters of the clients, by the names that hob
+        looks for. One that the system has goes first."""
+        place = self.root / "interpreters"
+        place.mkdir()
+        (place / BUNDLED["hob-python"]).symlink_to(os.path.realpath(sys.executable))
+        for name in ["node22", "node24"]:
+            (place / name).symlink_to(_clients / "node/bin/node")
+        return place
 
     def start(self, *arguments):
         command = [_hob, "serve", self.root / "functions", "--listen", "127.0.0.1:0"]
@@ -120,7 +167,10 @@ class Server:
                 stdout=log,
                 stderr=log,
                 # Workers must not see what only the server was told.
-                env={"PATH": os.environ["PATH"], "OF_THE_SERVER": "secret"},
+                env={
+                    "PATH": f"{self._interpreters()}:{os.environ['PATH']}",
+                    "OF_THE_SERVER": "secret",
+                },
             )
         self.endpoint = eventually("the server is ready", self._ready)
         self.client = self.boto()
@@ -175,6 +225,10 @@ class Server:
 
     def log(self):
         return (self.root / "log").read_text(errors="replace")
+
+    def has_paths(self):
+        """True if workers find their code and layers where AWS has them."""
+        return "paths of workers: as on AWS" in self.log()
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)

@@ -25,7 +25,8 @@ def setUpModule():
     global server
     server = serving.Server()
     for client, (_, broken) in serving.HANDLERS.items():
-        server.function(client, variables={"OWN": "of the function"})
+        layers = {"layers": server.boto_layer()} if client == "hob-python" else {}
+        server.function(client, variables={"OWN": "of the function"}, **layers)
         # With a slow client the next invocation may find its worker not back yet, and start
         # another: these may have one only.
         alone = {"reserved_concurrency": 1, "queue_wait_ms": 10_000}
@@ -33,7 +34,8 @@ def setUpModule():
             server.function(client, f"{client}-{purpose}", **alone)
         server.function(client, f"{client}-brief", timeout_s=1, **alone)
         server.function(client, f"{client}-broken", handler=broken)
-    server.function("node", "node-stream", handler="app.stream")
+        if client.endswith("node"):
+            server.function(client, f"{client}-stream", handler="app.stream")
     server.start("--slots", "32")
 
 
@@ -55,6 +57,15 @@ class EveryClient:
     """Mixed into one TestCase for each client."""
 
     client = ""
+    # AWS sets it for managed runtimes only.
+    missing_variables = ["AWS_EXECUTION_ENV"]
+
+    def own_variables(self):
+        """Variables of this kind of runtime, as patterns."""
+        return {
+            "AWS_LAMBDA_RUNTIME_API": r"127\.\d+\.\d+\.\d+:\d+",
+            "LAMBDA_RUNTIME_DIR": "/var/runtime",
+        }
 
     def ok(self, name, event, **more):
         """An invocation that succeeds; what it returned."""
@@ -162,23 +173,24 @@ class EveryClient:
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
             "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{self.client}",
             "AWS_LAMBDA_LOG_STREAM_NAME": STREAM.pattern,
-            "AWS_LAMBDA_RUNTIME_API": r"127\.\d+\.\d+\.\d+:\d+",
             "AWS_ENDPOINT_URL_LAMBDA": re.escape(server.endpoint),
             "LAMBDA_TASK_ROOT": re.escape(told["directory"]),
-            "LAMBDA_RUNTIME_DIR": "/var/runtime",
             "_HANDLER": re.escape(serving.HANDLERS[self.client][0]),
             "TZ": ":UTC",
             "LANG": r".+\.UTF-8",
             "OWN": "of the function",
+            **self.own_variables(),
         }
         for name, pattern in expected.items():
             with self.subTest(variable=name):
                 self.assertRegex(variables.get(name, "(not set)"), rf"\A({pattern})\Z")
         places = {place.rstrip("/") for place in variables["PATH"].split(":")}
         self.assertLessEqual({"/usr/local/bin", "/usr/bin", "/bin", "/opt/bin"}, places)
-        # A custom runtime has none of the first; the second makes clients start more workers.
-        for name in ["AWS_EXECUTION_ENV", "AWS_LAMBDA_MAX_CONCURRENCY", "OF_THE_SERVER"]:
+        # The first makes clients start more workers.
+        for name in ["AWS_LAMBDA_MAX_CONCURRENCY", "OF_THE_SERVER", *self.missing_variables]:
             self.assertNotIn(name, variables)
+        if server.has_paths():
+            self.assertEqual(told["directory"], "/var/task")
 
     # Warm, cold, many
 
@@ -303,19 +315,19 @@ class Python(EveryClient, unittest.TestCase):
     def test_a_traceback_in_the_log_has_lines(self):
         # The client sends it as one record, with carriage returns between its lines.
         event = {"do": "fail", "message": "told"}
-        lines = tail(self.fails("python", event, LogType="Tail")).split("\n")
+        lines = tail(self.fails(self.client, event, LogType="Tail")).split("\n")
         self.assertIn("[ERROR] ValueError: told", lines)
         self.assertIn("Traceback (most recent call last):", lines)
 
     def test_a_handler_invokes_another_function(self):
         event = {"do": "chain", "function": "shell", "event": {"do": "context"}}
-        told = self.ok("python", event)
+        told = self.ok(self.client, event)
         self.assertEqual(told["reply"]["function"], "shell")
         self.assertEqual(told["reply"]["request"], told["request"])
 
     def test_a_trace_goes_from_function_to_function(self):
         inner = {"do": "chain", "function": "shell", "event": {"n": 1}}
-        told = self.ok("python", {"do": "chain", "function": "python", "event": inner})
+        told = self.ok(self.client, {"do": "chain", "function": self.client, "event": inner})
         roots = [
             re.fullmatch(r"Root=(1-[0-9a-f]{8}-[0-9a-f]{24});Parent=[0-9a-f]{16};.+", trace)[1]
             for trace in [told["trace"], told["reply"]["trace"]]
@@ -341,7 +353,7 @@ class Node(EveryClient, unittest.TestCase):
         self.assertEqual(error, told)
 
     def test_a_streamed_reply_comes_whole(self):
-        reply = server.invoke("node-stream", {"parts": ["one ", "two"]})
+        reply = server.invoke(f"{self.client}-stream", {"parts": ["one ", "two"]})
         self.assertNotIn("FunctionError", reply)
         self.assertEqual(reply["Payload"], b"one two")
 
@@ -379,3 +391,25 @@ class Shell(EveryClient, unittest.TestCase):
     def check_broken(self, reply):
         sent = b'{ "errorType":"Shell.Broken",  "errorMessage" : "broken by intention" }'
         self.assertEqual(reply["Bytes"], sent)
+
+
+class Bundled:
+    """Mixed into the case of a client whose functions run on hob's own runtime here."""
+
+    # On the wire there is no Runtime API.
+    missing_variables = ["AWS_LAMBDA_RUNTIME_API"]
+
+    def own_variables(self):
+        data, kind = re.escape(str(server.root / "data")), self.client.removeprefix("hob-")
+        return {
+            "AWS_EXECUTION_ENV": re.escape(f"AWS_Lambda_{serving.BUNDLED[self.client]}"),
+            "LAMBDA_RUNTIME_DIR": rf"{data}/runtime/[0-9a-f]+/{kind}",
+        }
+
+
+class HobPython(Bundled, Python):
+    client = "hob-python"
+
+
+class HobNode(Bundled, Node):
+    client = "hob-node"
