@@ -281,13 +281,18 @@ pub fn error_type(json: &[u8]) -> String {
         #[serde(rename = "errorType")]
         error_type: String,
     }
-    let told = serde_json::from_slice(json).map(|told: Told| told.error_type).unwrap_or_default();
+    let told = serde_json::from_slice(json).map(|told: Told| told.error_type);
+    known_error_type(&told.unwrap_or_default())
+}
+
+/// What Lambda takes over of a type that a runtime named: one of its own, or a general one.
+pub fn known_error_type(told: &str) -> String {
     let word = |rest: &str| {
         rest.starts_with(|c: char| c.is_ascii_uppercase())
             && rest.chars().all(|c| c.is_ascii_alphabetic())
     };
     match told.split_once('.') {
-        Some(("Runtime" | "Function", rest)) if word(rest) => told,
+        Some(("Runtime" | "Function", rest)) if word(rest) => told.to_owned(),
         Some(_) | None => "Runtime.Unknown".to_owned(),
     }
 }

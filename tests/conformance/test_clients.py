@@ -250,7 +250,11 @@ class EveryClient:
         self.assertEqual((after["pid"], after["count"]), (before["pid"], before["count"] + 1))
 
     def test_an_error_of_the_start_is_the_clients_own(self):
-        self.check_broken(self.fails(f"{self.client}-broken", {}))
+        reply = self.fails(f"{self.client}-broken", {}, LogType="Tail")
+        self.check_broken(reply)
+        # The log names Lambda's own types only.
+        known = r"\tStatus: error\tError Type: Runtime\.[A-Z][A-Za-z]+\t\n\Z"
+        self.assertRegex(tail(reply), known)
 
     def test_the_log_says_how_the_process_ended(self):
         name = f"{self.client}-crash"

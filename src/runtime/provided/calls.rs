@@ -16,6 +16,7 @@ use crate::http::reply::ReplyHead;
 use crate::http::{Closed, Connection, Head, Method, Refused};
 use crate::limits::{REPLY_MAX, RUNTIME_BODY_MAX};
 use crate::pool::InvocationId;
+use crate::runtime::native::known_error_type;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -348,8 +349,8 @@ impl Desk<'_> {
         let error = connection.bytes()[body.payload.clone()].to_vec();
         let error_type = self.error_type(connection);
         self.reply(connection, 202, OK).await?;
-        let error_type = error_type.as_deref().unwrap_or("Runtime.Unknown");
-        self.host.init_failed(self.worker, error, error_type);
+        let error_type = known_error_type(&error_type.unwrap_or_default());
+        self.host.init_failed(self.worker, error, &error_type);
         Ok(())
     }
 
