@@ -1,6 +1,6 @@
 //! Workers on the wire: one socket, frames both ways.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -45,10 +45,10 @@ pub struct Talk {
     stage: Cell<Stage>,
     serial: Cell<u32>,
     /// What the socket did not take at once. On the heap: it is rare, and workers are many.
-    unsent: RefCell<Option<Box<Unsent>>>,
-    writer: RefCell<Option<Waker>>,
+    unsent: Cell<Option<Box<Unsent>>>,
+    writer: Cell<Option<Waker>>,
     /// The start of a frame.
-    unread: RefCell<Option<Buffer>>,
+    unread: Cell<Option<Buffer>>,
 }
 
 struct Unsent {
@@ -83,9 +83,9 @@ impl Talk {
             socket: Io::new(reactor, ours)?,
             stage: Cell::new(Stage::Silent),
             serial: Cell::new(0),
-            unsent: RefCell::default(),
-            writer: RefCell::default(),
-            unread: RefCell::default(),
+            unsent: Cell::default(),
+            writer: Cell::default(),
+            unread: Cell::default(),
         };
         Ok((talk, theirs))
     }
@@ -126,8 +126,7 @@ impl Talk {
         // A failure shows itself as the end of the process.
         let sent = self.socket.try_write(&parts).unwrap_or(header.len() + event.len());
         if sent < header.len() + event.len() {
-            *self.unsent.borrow_mut() =
-                Some(Box::new(Unsent { header: header.to_vec(), payload, sent }));
+            self.unsent.set(Some(Box::new(Unsent { header: header.to_vec(), payload, sent })));
             if let Some(waker) = self.writer.take() {
                 waker.wake();
             }
@@ -181,20 +180,18 @@ impl Talk {
     fn poll_send(&self, cx: &Context<'_>) {
         while let Some(mut unsent) = self.unsent.take() {
             if self.socket.poll_ready(cx, Interest::Write).is_pending() {
-                *self.unsent.borrow_mut() = Some(unsent);
+                self.unsent.set(Some(unsent));
                 return;
             }
             match unsent.send(&self.socket) {
                 Ok(true) => {}
-                Ok(false) => *self.unsent.borrow_mut() = Some(unsent),
+                Ok(false) => self.unsent.set(Some(unsent)),
                 // The end of its process says more.
                 Err(error) => log::debug!("send to a worker: {error}"),
             }
         }
-        let mut writer = self.writer.borrow_mut();
-        if !writer.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            *writer = Some(cx.waker().clone());
-        }
+        let writer = self.writer.take().filter(|waker| waker.will_wake(cx.waker()));
+        self.writer.set(Some(writer.unwrap_or_else(|| cx.waker().clone())));
     }
 
     fn poll_listen(
@@ -206,11 +203,11 @@ impl Talk {
         for _ in 0..READS_MAX {
             while let Some(bytes) = self.unread.take() {
                 let Some(frame) = decode::<FromWorker>(&bytes, FRAME_MAX)? else {
-                    *self.unread.borrow_mut() = Some(bytes);
+                    self.unread.set(Some(bytes));
                     break;
                 };
                 let (payload, rest) = split(host, bytes, frame.payload_at, frame.end)?;
-                *self.unread.borrow_mut() = rest;
+                self.unread.set(rest);
                 self.hear(host, worker, frame.message, payload)?;
             }
             std::task::ready!(self.socket.poll_ready(cx, Interest::Read));
@@ -226,7 +223,7 @@ impl Talk {
                 Ok(Some(0)) | Err(_) if bytes.is_empty() => return Poll::Ready(Ok(())),
                 Ok(Some(0)) | Err(_) => return Poll::Ready(Err(Error::Truncated)),
                 Ok(None) if bytes.is_empty() => {}
-                Ok(_) => *self.unread.borrow_mut() = Some(bytes),
+                Ok(_) => self.unread.set(Some(bytes)),
             }
         }
         // The others have their turn.
@@ -242,7 +239,10 @@ impl Talk {
         message: FromWorker,
         payload: Payload,
     ) -> Result<(), Error> {
-        if self.unsent.borrow().is_some() {
+        let unsent = self.unsent.take();
+        let is_behind = unsent.is_some();
+        self.unsent.set(unsent);
+        if is_behind {
             // It cannot have read what it speaks of.
             return Err(Error::OutOfOrder);
         }
