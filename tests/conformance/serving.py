@@ -102,6 +102,7 @@ class Server:
         self.process = None
         self.endpoint = None
         self.client = None
+        self.interpreters = self._interpreters()
         _servers.append(self)
 
     def function(
@@ -168,7 +169,7 @@ class Server:
                 stderr=log,
                 # Workers must not see what only the server was told.
                 env={
-                    "PATH": f"{self._interpreters()}:{os.environ['PATH']}",
+                    "PATH": f"{self.interpreters}:{os.environ['PATH']}",
                     "OF_THE_SERVER": "secret",
                 },
             )
