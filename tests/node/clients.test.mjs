@@ -1,5 +1,5 @@
 // The same functions with the same events on Lambda's own clients: same answers, same log.
-// CLIENTS is the folder that tests/conformance/run fills; RIC3 may name an unpacked aws-lambda-ric 3
+// CLIENTS is the folder that tests/conformance/run fills; RIC3 names an unpacked aws-lambda-ric 3
 // with its native part beside dist/index.mjs. Without them there is nothing to compare with.
 import assert from "node:assert/strict";
 import path from "node:path";
