@@ -216,7 +216,7 @@ fn failing_starts() {
     scene.invoke(0);
     scene.after_ms(1_000);
     scene.invoke(0);
-    scene.event(Event::InitFailed { worker: worker(0, 3) });
+    scene.event(Event::Failed { worker: worker(0, 3) });
     scene.exits(worker(0, 3));
     scene.after_ms(3_000);
     scene.after_ms(600);

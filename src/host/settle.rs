@@ -61,7 +61,7 @@ impl Host {
             let error_type = error_type.to_owned();
             *worker.version.init_error.borrow_mut() = Some(InitError::Posted { json, error_type });
         }
-        self.step(Event::InitFailed { worker: worker.id });
+        self.step(Event::Failed { worker: worker.id });
     }
 
     /// A worker is stopped before it was ready: it took too long, or is not wanted any more.

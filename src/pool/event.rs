@@ -100,9 +100,10 @@ pub enum Event {
         /// False: the handler reported an error.
         ok: bool,
     },
-    /// A worker reported that it cannot initialise.
-    InitFailed {
-        /// Who reported.
+    /// A worker cannot go on, although something of it is still there: it reported that it cannot
+    /// initialise, or lost one of its processes.
+    Failed {
+        /// Which one.
         worker: WorkerId,
     },
     /// A worker's process is gone and reaped, or never came to be.
@@ -141,7 +142,7 @@ impl Event {
         match *self {
             Event::Ready { worker }
             | Event::Replied { worker, .. }
-            | Event::InitFailed { worker }
+            | Event::Failed { worker }
             | Event::Exited { worker, .. } => Some(worker),
             Event::Invoked { .. }
             | Event::Cancelled { .. }

@@ -129,11 +129,7 @@ impl Pool {
             Event::Cancelled { invocation } => self.cancelled(invocation, &mut actions),
             Event::Ready { worker } => self.ready(now, worker.slot, &mut actions),
             Event::Replied { worker, ok } => self.replied(worker.slot, ok, &mut actions),
-            Event::InitFailed { worker } => {
-                if let State::Starting { .. } = self.slot(worker.slot).state {
-                    self.start_failed(now, worker.slot, Outcome::InitFailed, &mut actions);
-                }
-            }
+            Event::Failed { worker } => self.failed(now, worker.slot, &mut actions),
             Event::Exited { worker, cause } => self.exited(now, worker.slot, cause, &mut actions),
             Event::DeadlinePassed => self.deadline_passed(now, &mut actions),
             Event::Configured { version, settings } => self.configured(now, version, settings),
@@ -373,15 +369,40 @@ impl Pool {
         }
     }
 
+    /// A worker cannot go on: it is told to go, and what it ran is lost.
+    fn failed(&mut self, now: Instant, slot: u16, actions: &mut Actions) {
+        match self.slot(slot).state {
+            State::Free | State::Stopping { .. } => {}
+            State::Starting { .. } => self.start_failed(now, slot, Outcome::InitFailed, actions),
+            State::Idle { version, served, .. } => {
+                self.idle_lost(now, version, served);
+                self.stop(now, slot, actions);
+            }
+            State::Busy { invocation, settled, waiter, .. } => {
+                if let Some(ticket) = waiter {
+                    self.unbind(ticket);
+                }
+                if !settled {
+                    push(actions, Action::Settle { invocation, outcome: Outcome::Crashed });
+                }
+                self.stop(now, slot, actions);
+            }
+        }
+    }
+
+    /// Ready and gone without ever serving: as bad as failing to start.
+    fn idle_lost(&mut self, now: Instant, version: VersionId, served: u32) {
+        if served == 0 && !self.known(version).retired {
+            self.hold(version, |version| version.start_failed(now));
+        }
+    }
+
     fn exited(&mut self, now: Instant, slot: u16, cause: Cause, actions: &mut Actions) {
         match self.slot(slot).state {
             State::Free => {}
             State::Starting { .. } => self.start_gone(now, slot, cause, actions),
             State::Idle { version, served, .. } => {
-                if served == 0 && !self.known(version).retired {
-                    // Ready and gone without ever serving: as bad as failing to start.
-                    self.hold(version, |version| version.start_failed(now));
-                }
+                self.idle_lost(now, version, served);
                 self.free(slot, actions);
             }
             State::Busy { version, invocation, settled, waiter, .. } => {

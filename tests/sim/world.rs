@@ -22,6 +22,8 @@ struct Habits {
     hangs: u64,
     lingers: u64,
     dies_idle: u64,
+    /// Loses one of its processes, while it runs or idles.
+    breaks: u64,
     ignores_stop: u64,
     gives_up: u64,
 }
@@ -40,7 +42,7 @@ enum Happening {
 enum Told {
     Ready(WorkerId),
     Replied(WorkerId, InvocationId, bool),
-    InitFailed(WorkerId),
+    Failed(WorkerId),
     Exited(WorkerId),
 }
 
@@ -134,6 +136,7 @@ impl World {
             hangs: rare(&[0, 5, 20]),
             lingers: rare(&[0, 0, 20]),
             dies_idle: rare(&[0, 0, 20]),
+            breaks: rare(&[0, 0, 10]),
             ignores_stop: rare(&[0, 10, 50]),
             gives_up: rare(&[0, 5, 30]),
         };
@@ -266,6 +269,9 @@ impl World {
                 if self.lives(worker) && self.rng.percent(self.habits.dies_idle) {
                     self.later(3_000, Happening::Tells(Told::Exited(worker)));
                 }
+                if self.lives(worker) && self.rng.percent(self.habits.breaks) {
+                    self.later(3_000, Happening::Tells(Told::Failed(worker)));
+                }
                 self.event(Event::Ready { worker });
             }
             Told::Replied(worker, invocation, ok) => {
@@ -287,9 +293,9 @@ impl World {
                 }
                 self.event(Event::Replied { worker, ok });
             }
-            Told::InitFailed(worker) => {
+            Told::Failed(worker) => {
                 self.later(2_000, Happening::Tells(Told::Exited(worker)));
-                self.event(Event::InitFailed { worker });
+                self.event(Event::Failed { worker });
             }
             Told::Exited(worker) => {
                 if self.lives(worker) {
@@ -301,7 +307,7 @@ impl World {
                         Event::Exited { worker, cause: Cause::Reaped },
                         Event::Ready { worker },
                         Event::Replied { worker, ok: true },
-                        Event::InitFailed { worker },
+                        Event::Failed { worker },
                     ] {
                         assert!(silent(&mut self.pool, event).is_empty(), "{event:?} is old news");
                     }
@@ -451,7 +457,7 @@ impl World {
             } else if self.rng.percent(habits.dies_starting) {
                 self.later(after, Happening::Tells(Told::Exited(worker)));
             } else if self.rng.percent(habits.reports_init_error) {
-                self.later(after, Happening::Tells(Told::InitFailed(worker)));
+                self.later(after, Happening::Tells(Told::Failed(worker)));
             } else {
                 self.later(after, Happening::Tells(Told::Ready(worker)));
             }
@@ -463,6 +469,8 @@ impl World {
         if self.rng.percent(self.habits.hangs) {
         } else if self.rng.percent(self.habits.crashes) {
             self.later(after, Happening::Tells(Told::Exited(worker)));
+        } else if self.rng.percent(self.habits.breaks) {
+            self.later(after, Happening::Tells(Told::Failed(worker)));
         } else {
             let ok = self.rng.percent(90);
             self.later(after, Happening::Tells(Told::Replied(worker, invocation, ok)));
