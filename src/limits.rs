@@ -47,6 +47,9 @@ pub const RUNTIME_CONNECTIONS_MAX: u8 = 8;
 pub const RUNTIME_BODY_MAX: usize = 256 * 1024;
 /// Extensions of one worker, as on Lambda.
 pub const EXTENSIONS_MAX: usize = 10;
+/// Further connections for each of them that is a process of its own: one that waits for events,
+/// and one in passing.
+pub const EXTENSION_CONNECTIONS_MAX: u8 = 2;
 /// Time a client has for a request head, and the least it has for a body.
 pub const HEAD_MS: u32 = 20_000;
 /// Rate below which a client that sends or takes a body is given up: a modem is faster.
@@ -94,6 +97,16 @@ pub const IDLE_TIMEOUT_S_DEFAULT: u32 = 600;
 
 /// How long a stopped worker may take to clean up before it is killed.
 pub const GRACE_MS_DEFAULT: u32 = 500;
+
+/// The same for a worker with external extensions, as on Lambda: they send off what they gathered.
+pub const EXTENSIONS_GRACE_MS_DEFAULT: u32 = 2_000;
+/// Most of that which is the runtime's own, as on Lambda: it is killed then, and what is left is
+/// the extensions' ...
+pub const RUNTIME_SHARE_MS_MAX: u32 = 300;
+/// ... or this, if the runtime has an extension of its own to look after ...
+pub const RUNTIME_SHARE_INTERNAL_MS_MAX: u32 = 500;
+/// ... but no more than so much of a hundred, where the whole is short.
+pub const RUNTIME_SHARE_PERCENT: u32 = 30;
 
 /// How long a worker may take from its spawn to its first request for work, as on Lambda.
 pub const INIT_LIMIT_S_DEFAULT: u32 = 10;
@@ -214,6 +227,9 @@ pub const LOOK_AGAIN_MS_MAX: u32 = 15_000;
 pub const DRAIN_LIMIT_S_DEFAULT: u32 = 60;
 /// Descriptors of one slot: socket, three pipes, pidfd, and the Runtime API's connections.
 pub const FILES_PER_SLOT: u64 = 5 + RUNTIME_CONNECTIONS_MAX as u64;
+/// Descriptors of a slot whose worker has all the extensions that it may have. Few do: nobody is
+/// made to allow for them, and a worker that finds none is refused until others have gone.
+pub const FILES_OF_EXTENSIONS: u64 = EXTENSIONS_MAX as u64 * (1 + EXTENSION_CONNECTIONS_MAX as u64);
 /// Descriptors that the server has besides: epoll, listeners, signals, inotify, lock, helpers, and
 /// twice the clients that are turned away (by the API and by the Runtime API).
 pub const FILES_OWN: u64 = 48 + 2 * TURNED_AWAY_MAX as u64;

@@ -10,6 +10,8 @@ mod concurrency;
 mod drain;
 #[path = "process/exec.rs"]
 mod exec;
+#[path = "process/extensions.rs"]
+mod extensions;
 #[path = "process/freeze.rs"]
 mod freeze;
 #[path = "process/hostile.rs"]

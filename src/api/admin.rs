@@ -15,6 +15,7 @@ use crate::http::connection::Broken;
 use crate::http::{Connection, Head, Refused};
 use crate::limits::ZIP_BYTES_MAX;
 use crate::pool::{Instant, State};
+use crate::runtime::extensions::Program;
 use crate::runtime::paths::Paths;
 
 /// Serves one request of the command line.
@@ -197,7 +198,7 @@ fn state_name(state: &State) -> &'static str {
 fn row(worker: &Worker, state: &str, now: Instant) -> Value {
     let seconds = |since: Instant| now.micros_since(since) / 1_000_000;
     let idle = if state == "idle" { seconds(worker.used.get()) } else { 0 };
-    json!({
+    let mut row = json!({
         "slot": worker.id.slot,
         "function": &*worker.version.name,
         "version": worker.version.label,
@@ -207,7 +208,13 @@ fn row(worker: &Worker, state: &str, now: Instant) -> Value {
         "idle_s": idle,
         "invocations": worker.served.get(),
         "pss_kib": pss_kib(worker.process.pid()),
-    })
+    });
+    if let Some(crew) = &worker.crew {
+        let pids = crew.pids().into_iter();
+        let member = |(program, pid): (&Program, i32)| (program.name.clone(), Value::from(pid));
+        row["extensions"] = worker.version.extensions.iter().zip(pids).map(member).collect();
+    }
+    row
 }
 
 /// Memory of a process, its part of shared pages included; `null` where the kernel does not tell.

@@ -38,7 +38,7 @@ A function is a folder with function.toml and whatever its handler needs:
   provisioned_concurrency = 1 # workers kept ready
   queue_wait_ms = 1000        # wait for a free worker before 429; 0: refuse at once
   idle_timeout_s = 600        # stop idle workers
-  shutdown_grace_ms = 500     # from SIGTERM to SIGKILL
+  shutdown_grace_ms = 500     # from SIGTERM to SIGKILL; 2000 with external extensions
   max_invocations = 0         # recycle a worker after so many; 0: never
   zygote = \"auto\"             # auto, on, off: fork workers
   layers = [\"../layers/a\"]    # folders, merged; later ones win

@@ -2,7 +2,7 @@
 
 use super::trigger::{self, Trigger, is_topic};
 use crate::config::{Issue, Section, Source};
-use crate::limits::{GRACE_MS_DEFAULT, SLOTS_MAX};
+use crate::limits::SLOTS_MAX;
 
 /// Who runs the handler, and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,8 +135,8 @@ pub struct FunctionConfig {
     pub queue_wait_ms: Option<u32>,
     /// Idle time before a worker is stopped; `None`: the server's.
     pub idle_timeout_s: Option<u32>,
-    /// Time from SIGTERM to SIGKILL.
-    pub shutdown_grace_ms: u32,
+    /// Time from SIGTERM to SIGKILL; `None`: what the platform gives.
+    pub shutdown_grace_ms: Option<u32>,
     /// Fork workers from an initialised process.
     pub zygote: Zygote,
     /// Recycle a worker after so many; 0: never.
@@ -204,9 +204,7 @@ fn read(section: &Section<'_>) -> FunctionConfig {
         provisioned_concurrency: section.integer("provisioned_concurrency", 0..=slots).unwrap_or(0),
         queue_wait_ms: section.integer("queue_wait_ms", 0..=900_000),
         idle_timeout_s: section.integer("idle_timeout_s", 0..=86_400),
-        shutdown_grace_ms: section
-            .integer("shutdown_grace_ms", 0..=60_000)
-            .unwrap_or(GRACE_MS_DEFAULT),
+        shutdown_grace_ms: section.integer("shutdown_grace_ms", 0..=60_000),
         zygote: match section.choice("zygote", &["auto", "on", "off"]) {
             None | Some(0) => Zygote::Auto,
             Some(1) => Zygote::On,

@@ -6,8 +6,12 @@ use std::rc::Rc;
 
 use super::spawn::{Exit, Launch};
 use crate::function::config::{FunctionConfig, Runtime};
-use crate::limits::{FUNCTIONS_MAX, IDLE_TIMEOUT_S_DEFAULT, INIT_LIMIT_S_DEFAULT, VERSIONS_MAX};
+use crate::limits::{
+    EXTENSIONS_GRACE_MS_DEFAULT, FUNCTIONS_MAX, GRACE_MS_DEFAULT, IDLE_TIMEOUT_S_DEFAULT,
+    INIT_LIMIT_S_DEFAULT, VERSIONS_MAX,
+};
 use crate::pool::{FunctionId, Instant, Settings, VersionId};
+use crate::runtime::extensions::Program;
 
 /// One version of a function, as long as anything runs it.
 pub struct Version {
@@ -27,6 +31,8 @@ pub struct Version {
     pub layers: Option<PathBuf>,
     /// What is executed.
     pub launch: Launch,
+    /// What is started beside it: external extensions.
+    pub extensions: Vec<Program>,
     /// Why it failed to start, the last time it did.
     pub init_error: RefCell<Option<InitError>>,
     /// Its workers fail, and the operator knows.
@@ -100,10 +106,14 @@ impl Version {
             idle_timeout_ms: idle_timeout_s.saturating_mul(1000),
             timeout_ms: config.timeout_s * 1000,
             init_limit_ms: defaults.init_limit_s.saturating_mul(1000),
-            grace_ms: config.shutdown_grace_ms,
+            grace_ms: config.shutdown_grace_ms.unwrap_or(self.grace_ms_default()),
             max_invocations: config.max_invocations,
             one_shot: config.runtime == Runtime::Exec,
         }
+    }
+
+    fn grace_ms_default(&self) -> u32 {
+        if self.extensions.is_empty() { GRACE_MS_DEFAULT } else { EXTENSIONS_GRACE_MS_DEFAULT }
     }
 
     /// Takes note of why it did not start.

@@ -63,6 +63,9 @@ impl Host {
             if at <= now && after_ms > 0 {
                 worker.frozen.set(true);
                 worker.process.freeze();
+                if let Some(crew) = &worker.crew {
+                    crew.freeze();
+                }
             } else {
                 next = Some(next.map_or(at, |next| next.min(at)));
             }
@@ -76,6 +79,9 @@ impl Worker {
     pub(super) fn thaw(&self) {
         if self.frozen.replace(false) {
             self.process.thaw();
+            if let Some(crew) = &self.crew {
+                crew.thaw();
+            }
         }
     }
 }

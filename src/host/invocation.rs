@@ -136,7 +136,7 @@ pub struct Answer {
 }
 
 /// The platform's own word on why there is no answer of the handler.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mishap {
     /// The process ended.
     Exited(Exit),
@@ -146,6 +146,8 @@ pub enum Mishap {
     Truncated,
     /// The reply came in a mode that does not exist.
     BadMode,
+    /// An external extension is gone: Lambda's error type, and how that came.
+    Extension(&'static str, String),
 }
 
 /// How an invocation ended, as its caller learns it.

@@ -12,7 +12,7 @@ use crate::function::config::FunctionConfig;
 use crate::function::layer;
 use crate::limits::{CONFIG_BYTES_MAX, LOAD_WAIT_MS};
 use crate::pool::FunctionId;
-use crate::runtime::launch::prepare;
+use crate::runtime::launch::{Prepared, prepare};
 
 /// The text of a `function.toml`, if it is not absurdly long: it is read where all invocations are
 /// served.
@@ -82,8 +82,9 @@ impl Host {
         };
         let label = "$LATEST";
         let home = (code, layers.as_deref());
-        let launch = match prepare(&self.facts, name, label, &config, home) {
-            Ok(launch) => launch,
+        let Prepared { launch, extensions } = match prepare(&self.facts, name, label, &config, home)
+        {
+            Ok(prepared) => prepared,
             Err(why) => return (id, Err(vec![format!("{file}: {why}")])),
         };
         let version = Version {
@@ -95,6 +96,7 @@ impl Host {
             code: code.to_owned(),
             layers,
             launch,
+            extensions,
             init_error: Default::default(),
             troubled: Default::default(),
             unforkable: Default::default(),
@@ -108,6 +110,7 @@ impl Host {
         match &function.state {
             Ok(version) => {
                 log::info!("function {name}: {} ready", version.config.runtime.id());
+                version.is_unforkable_with_extensions();
                 let later = &version.config.not_in_force;
                 if !later.is_empty() {
                     let keys = later.join(", ");

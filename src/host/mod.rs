@@ -4,9 +4,11 @@
 //! performing an action may make further events, and these take their turn in the same step.
 
 pub mod catalog;
+mod crew;
 mod freeze;
 mod helper;
 pub mod invocation;
+mod life;
 mod load;
 pub mod logs;
 pub mod output;
@@ -26,8 +28,7 @@ use std::task::{Context, Poll, Waker};
 use smol::LocalExecutor;
 
 use crate::io::{Buffers, Clock, Reactor};
-use crate::limits::{HANG_UP_MS, PIPE_BYTES};
-use crate::pool::{Action, Cause, Event, Instant, InvocationId, Outcome, Pool};
+use crate::pool::{Action, Event, Instant, InvocationId, Outcome, Pool};
 use crate::pool::{VersionId, WorkerId};
 use crate::runtime::launch::Facts;
 use crate::runtime::provided;
@@ -37,8 +38,7 @@ use invocation::{Call, Invocation, Invocations, RequestId, Settled};
 use logs::{Entry, Logs, Record};
 use process::{Processes, Reaper};
 use spare::Spares;
-use spawn::Exit;
-use worker::{Talk, Worker};
+use worker::Worker;
 use zygote::Zygotes;
 
 /// What the host is told at start.
@@ -203,7 +203,7 @@ impl Host {
             Action::Stop { worker } => self.stop(worker),
             Action::Kill { worker } => {
                 if let Some(worker) = self.worker(worker) {
-                    worker.process.kill();
+                    worker.kill();
                 }
             }
             Action::Forget { version } => {
@@ -270,91 +270,6 @@ impl Host {
         let claim = Claim { host: self, id, done: false };
         self.step(Event::Invoked { invocation: id, version });
         claim
-    }
-
-    fn dispatch(self: &Rc<Self>, now: Instant, id: WorkerId, invocation: InvocationId) {
-        let worker = self.worker(id).expect("the pool dispatches to live workers");
-        // What it wrote until now belongs to its start, or to what it ran before.
-        worker.output.drain(PIPE_BYTES, |line| worker.said(self, line));
-        worker.thaw();
-        self.begin(now, &worker, invocation);
-        match &worker.talk {
-            Talk::Exec(_) => unreachable!("one-shot workers get their invocation at spawn"),
-            Talk::Native(talk) => talk.dispatch(self, &worker, invocation),
-            Talk::Provided(seat) => seat.dispatch(invocation),
-        }
-    }
-
-    /// Takes note that a worker begins an invocation.
-    fn begin(&self, now: Instant, worker: &Worker, id: InvocationId) {
-        worker.running.set(Some(id));
-        worker.used.set(now);
-        let first = worker.served.get() == 0;
-        worker.served.set(worker.served.get() + 1);
-        let mut invocations = self.invocations.borrow_mut();
-        let invocation = invocations.get(id);
-        invocation.dispatched = Some(now);
-        invocation.version = Rc::clone(&worker.version);
-        invocation.deadline_ms =
-            Clock::unix_ms() + u64::from(worker.version.config.timeout_s) * 1000;
-        if let Some(ready) = worker.ready.get().filter(|_| first && !worker.provisioned) {
-            invocation.init_us = Some(ready.micros_since(worker.spawned));
-        }
-        let request = invocation.request.0;
-        drop(invocations);
-        self.note(
-            &worker.version.name,
-            request,
-            Some(id),
-            Entry::Start { version: worker.version.label },
-        );
-    }
-
-    fn stop(self: &Rc<Self>, id: WorkerId) {
-        let Some(worker) = self.worker(id) else { return };
-        if worker.served.get() == 0 && worker.ready.get().is_none() {
-            self.init_stopped(&worker);
-        }
-        // What it ran was settled before: an answer that comes now is late.
-        worker.running.set(None);
-        worker.stopping.set(true);
-        worker.process.stop();
-        // What is frozen does not hear it.
-        worker.thaw();
-        let reactor = Rc::clone(&self.reactor);
-        let task = async move {
-            reactor.sleep_ms(HANG_UP_MS).await;
-            worker.hang_up();
-        };
-        self.executor.spawn(task).detach();
-    }
-
-    /// A worker asks for work.
-    pub fn ready(self: &Rc<Self>, worker: &Worker) {
-        // What it wrote before it asked belongs to what it did before.
-        worker.output.drain(PIPE_BYTES, |line| worker.said(self, line));
-        let now = self.reactor.now();
-        worker.used.set(now);
-        if worker.ready.get().is_none() {
-            worker.ready.set(Some(now));
-        }
-        self.step(Event::Ready { worker: worker.id });
-        self.freeze_later(now);
-    }
-
-    /// A worker's process is gone.
-    fn exited(self: &Rc<Self>, worker: &Worker, exit: Exit) {
-        self.lost(worker, exit);
-        self.vanished(worker, Cause::Reaped);
-    }
-
-    /// A worker has no process any more, or never got one.
-    fn vanished(self: &Rc<Self>, worker: &Worker, cause: Cause) {
-        self.workers.borrow_mut()[usize::from(worker.id.slot)] = None;
-        self.step(Event::Exited { worker: worker.id, cause });
-        // A process that it left behind may go on talking in its name.
-        worker.running.set(None);
-        worker.hang_up();
     }
 
     /// Writes an entry to the log, and to the tail of the invocation that it belongs to.

@@ -61,7 +61,7 @@ impl Host {
             let error_type = error_type.to_owned();
             *worker.version.init_error.borrow_mut() = Some(InitError::Posted { json, error_type });
         }
-        self.step(Event::Failed { worker: worker.id });
+        self.fail(worker);
     }
 
     /// A worker is stopped before it was ready: it took too long, or is not wanted any more.
@@ -76,7 +76,7 @@ impl Host {
         }
     }
 
-    fn note_init(&self, worker: &Worker, status: &str, error_type: &str) {
+    pub(super) fn note_init(&self, worker: &Worker, status: &str, error_type: &str) {
         let duration_us = self.reactor.now().micros_since(worker.spawned);
         // The second start is a part of its invocation.
         let phase = if worker.again { "invoke" } else { "init" };
@@ -211,7 +211,7 @@ fn failure(
         |error_type, message: String| Some(Failure::Platform { error_type, message, bare: false });
     match outcome {
         Outcome::Done | Outcome::Rejected(_) | Outcome::Cancelled => None,
-        Outcome::Failed | Outcome::Crashed => match invocation.mishap? {
+        Outcome::Failed | Outcome::Crashed => match invocation.mishap.clone()? {
             Mishap::Exited(exit) => platform("Runtime.ExitError", exit_message(exit)),
             Mishap::ReplyTooLarge => Some(Failure::Platform {
                 error_type: "Function.ResponseSizeTooLarge",
@@ -223,6 +223,7 @@ fn failure(
             Mishap::Truncated => {
                 platform("Runtime.TruncatedResponse", "Response was cut off".into())
             }
+            Mishap::Extension(error_type, message) => platform(error_type, message),
             Mishap::BadMode => {
                 platform("Runtime.InvalidResponseModeHeader", "Invalid response mode header".into())
             }

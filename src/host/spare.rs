@@ -51,6 +51,10 @@ struct Hot {
 impl Version {
     /// True if a worker made beforehand saves more than it costs: where it starts slowly.
     fn takes_spares(&self) -> bool {
+        if !self.extensions.is_empty() {
+            // They belong to a worker that is there for somebody.
+            return false;
+        }
         match (&self.config.runtime, self.config.zygote) {
             (Runtime::Python(_) | Runtime::Node(_), Wish::Auto | Wish::On)
             | (Runtime::Native, Wish::On) => true,
@@ -133,7 +137,7 @@ impl Host {
                 spare: RefCell::default(),
                 keeper: RefCell::default(),
                 dismissed: Cell::new(false),
-                grace_ms: version.config.shutdown_grace_ms,
+                grace_ms: version.settings(self.defaults.get()).grace_ms,
             });
             self.spares.hot.borrow_mut().push(Rc::clone(&hot));
             hot
@@ -197,7 +201,7 @@ impl Host {
             process
         } else {
             let spawn = |seat: &Seat<'_>| self.processes.spawn(&version.launch, seat);
-            let started = birth.seated(version, spawn);
+            let started = birth.seated(version, None, spawn);
             started.map_err(|error| std::io::Error::other(error.to_string()))?
         };
         self.spares.processes.set(self.spares.processes.get() + 1);

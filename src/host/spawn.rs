@@ -15,12 +15,13 @@
 mod namespace;
 mod text;
 
-pub use namespace::{Mount, Namespace};
+pub use namespace::{Mount, Namespace, namespace_of};
 pub use text::Text;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::rc::Rc;
 
 use crate::limits::{WORKER_FILES_MAX, WORKER_STACK};
 
@@ -36,7 +37,8 @@ pub struct Launch {
     /// The working directory.
     pub directory: CString,
     /// What it sees in place of the machine's directories; `None`: nothing else than the server.
-    pub namespace: Option<Namespace>,
+    /// Shared by all that a function's workers consist of.
+    pub namespace: Option<Rc<Namespace>>,
 }
 
 impl Launch {
@@ -55,6 +57,9 @@ pub struct Seat<'a> {
     pub environment: &'a [CString],
     /// The child's descriptors from 0 on, three or four; here all of them are above 2.
     pub stdio: &'a [BorrowedFd<'a>],
+    /// The namespace that it joins instead of making one as its launch says: [`namespace_of`]
+    /// somebody who has.
+    pub join: Option<BorrowedFd<'a>>,
 }
 
 /// A started process.
@@ -155,6 +160,8 @@ struct Child {
     environment: *const *const c_char,
     directory: *const c_char,
     namespace: *const Namespace,
+    /// A namespace to join instead; -1: none.
+    join: c_int,
     /// -1: none.
     stdio: [c_int; 4],
     signals: libc::sigset_t,
@@ -201,7 +208,8 @@ impl Spawner {
             arguments: arguments.as_ptr(),
             environment: environment.as_ptr(),
             directory: launch.directory.as_ptr(),
-            namespace: launch.namespace.as_ref().map_or(ptr::null(), ptr::from_ref),
+            namespace: launch.namespace.as_deref().map_or(ptr::null(), ptr::from_ref),
+            join: seat.join.map_or(-1, |fd| fd.as_raw_fd()),
             stdio: std::array::from_fn(|n| seat.stdio.get(n).map_or(-1, AsRawFd::as_raw_fd)),
             signals: every_signal(),
             files: self.files,
@@ -292,7 +300,11 @@ unsafe fn harden(child: &Child) -> Step {
                 return Step::Stdio;
             }
         }
-        if let Some(namespace) = child.namespace.as_ref()
+        if child.join >= 0 {
+            if libc::setns(child.join, libc::CLONE_NEWNS) != 0 {
+                return Step::Namespace;
+            }
+        } else if let Some(namespace) = child.namespace.as_ref()
             && !namespace::enter(namespace)
         {
             return Step::Namespace;
@@ -422,8 +434,8 @@ mod tests {
         let null = std::fs::File::open("/dev/null").expect("/dev/null");
         let extra = [CString::new("B=2").expect("no NUL")];
         let stdio = [null.as_fd(), writer.as_fd(), writer.as_fd()];
-        let started =
-            Spawner::new(pidfd).spawn(launch, &Seat { environment: &extra, stdio: &stdio });
+        let seat = Seat { environment: &extra, stdio: &stdio, join: None };
+        let started = Spawner::new(pidfd).spawn(launch, &seat);
         drop(writer);
         let mut text = String::new();
         reader.read_to_string(&mut text).expect("readable");

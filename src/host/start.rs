@@ -2,11 +2,12 @@
 
 use std::ffi::CString;
 use std::io::PipeWriter;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use super::Host;
 use super::catalog::Version;
+use super::crew::Crew;
 use super::output::Output;
 use super::spare::Spare;
 use super::spawn::{NotStarted, Seat};
@@ -45,24 +46,33 @@ impl From<rustix::io::Errno> for Refused {
 
 /// What a worker on the wire is started with, or forked.
 pub(super) struct Birth {
-    /// Its end of the wire, and of its log.
+    /// Its end of the wire, or what it reads in place of one, and its end of its log.
     pub ends: (OwnedFd, PipeWriter),
     /// What its environment has besides its version's.
     pub environment: Vec<CString>,
 }
 
 impl Birth {
-    /// Calls `start` with the seat of a process of its own.
-    pub fn seated<T>(&self, version: &Version, start: impl FnOnce(&Seat<'_>) -> T) -> T {
-        let (wire, log) = (self.ends.0.as_fd(), self.ends.1.as_fd());
+    /// Calls `start` with the seat of a process of its own, which joins the namespace `join` if
+    /// there is one already.
+    pub fn seated<T>(
+        &self,
+        version: &Version,
+        join: Option<BorrowedFd<'_>>,
+        start: impl FnOnce(&Seat<'_>) -> T,
+    ) -> T {
+        let (talk, log) = (self.ends.0.as_fd(), self.ends.1.as_fd());
         let environment = &self.environment;
-        // Node cannot move the wire out of the way of the programs that a handler starts.
+        // Node cannot move the wire out of the way of the programs that a handler starts, nor make
+        // it not block before its event loop is loaded.
         if matches!(version.config.runtime, Runtime::Node(_))
             && let Ok(null) = std::fs::File::open("/dev/null")
+            && rustix::io::ioctl_fionbio(talk, true).is_ok()
         {
-            return start(&Seat { environment, stdio: &[null.as_fd(), log, log, wire] });
+            let stdio = &[null.as_fd(), log, log, talk];
+            return start(&Seat { environment, stdio, join });
         }
-        start(&Seat { environment, stdio: &[wire, log, log] })
+        start(&Seat { environment, stdio: &[talk, log, log], join })
     }
 }
 
@@ -84,6 +94,7 @@ impl Host {
         let (worker, birth) = match started {
             Ok((mut worker, birth)) => {
                 worker.again = again;
+                worker.crew = self.crew(&worker, now);
                 (Rc::new(worker), birth)
             }
             Err(refused) => {
@@ -99,12 +110,15 @@ impl Host {
         let Some(birth) = birth else { return self.let_live(worker) };
         let host = Rc::clone(self);
         let task = async move {
-            match host.bear(&worker, *birth).await {
-                Ok(()) => host.let_live(worker),
-                Err(error) => {
-                    let cause = note_refusal(&worker.version, &error.into());
-                    host.vanished(&worker, cause);
-                }
+            let cause = if worker.crew.is_some() {
+                Some(host.live_with_crew(&worker, *birth).await)
+            } else {
+                let borne = host.bear(&worker, *birth).await;
+                borne.err().map(|error| note_refusal(&worker.version, &error.into()))
+            };
+            match cause {
+                Some(cause) => host.vanished(&worker, cause),
+                None => host.let_live(worker),
             }
         };
         self.executor.spawn(task).detach();
@@ -119,6 +133,24 @@ impl Host {
             host.exited(&worker, exit);
         };
         self.executor.spawn(task).detach();
+    }
+
+    /// The crew of a worker that starts, if it has external extensions.
+    fn crew(&self, worker: &Worker, now: Instant) -> Option<Box<Crew>> {
+        let version = &worker.version;
+        if !version.has_crew(now) {
+            return None;
+        }
+        let settings = version.settings(self.defaults.get());
+        let limit_ms = match worker.again {
+            true => settings.timeout_ms,
+            false => settings.start_limit_ms(worker.provisioned),
+        };
+        let seat = match worker.talk {
+            Talk::Exec(_) | Talk::Native(_) => Some(Box::default()),
+            Talk::Provided(_) => None,
+        };
+        Some(Box::new(Crew::new(now.after_ms(limit_ms), seat)))
     }
 
     fn start(
@@ -146,26 +178,35 @@ impl Host {
                 environment.extend(self.invocation_environment(version, invocation));
                 let (talk, ends) = exec::Talk::open(&self.reactor)?;
                 let stdio = [ends.stdin.as_fd(), ends.stdout.as_fd(), log_end.as_fd()];
-                let seat = Seat { environment: &environment, stdio: &stdio };
+                let seat = Seat { environment: &environment, stdio: &stdio, join: None };
                 (self.processes.spawn(&version.launch, &seat)?, Talk::Exec(Box::new(talk)))
             }
             Runtime::Native | Runtime::Python(_) | Runtime::Node(_) => {
                 let (talk, wire) = native::Talk::open(&self.reactor)?;
+                if version.has_crew(now) {
+                    let address = self.runtime_api.address(self, id)?;
+                    environment.push(variable("AWS_LAMBDA_RUNTIME_API", address));
+                }
                 let birth = Birth { ends: (wire, log_end), environment };
-                if version.forks(now) {
-                    let process = self.processes.expect();
-                    let worker = made(process, (output, Talk::Native(talk)));
+                if version.forks(now) || version.has_crew(now) {
+                    let worker = made(self.processes.expect(), (output, Talk::Native(talk)));
                     return Ok((worker, Some(Box::new(birth))));
                 }
                 let spawn = |seat: &Seat<'_>| self.processes.spawn(&version.launch, seat);
-                (birth.seated(version, spawn)?, Talk::Native(talk))
+                (birth.seated(version, None, spawn)?, Talk::Native(talk))
             }
             Runtime::Provided(_) => {
                 let address = self.runtime_api.address(self, id)?;
                 environment.push(variable("AWS_LAMBDA_RUNTIME_API", address));
                 let null = std::fs::File::open("/dev/null")?;
+                if version.has_crew(now) {
+                    let birth = Birth { ends: (null.into(), log_end), environment };
+                    let talk = Talk::Provided(Box::default());
+                    let worker = made(self.processes.expect(), (output, talk));
+                    return Ok((worker, Some(Box::new(birth))));
+                }
                 let stdio = [null.as_fd(), log_end.as_fd(), log_end.as_fd()];
-                let seat = Seat { environment: &environment, stdio: &stdio };
+                let seat = Seat { environment: &environment, stdio: &stdio, join: None };
                 let process = self.processes.spawn(&version.launch, &seat)?;
                 (process, Talk::Provided(Box::default()))
             }
@@ -230,7 +271,7 @@ fn variable(name: &str, value: impl std::fmt::Display) -> CString {
 }
 
 /// Says who is to blame for a worker that was not started, and remembers why.
-fn note_refusal(version: &Version, refused: &Refused) -> Cause {
+pub(super) fn note_refusal(version: &Version, refused: &Refused) -> Cause {
     let name = &version.name;
     match refused {
         Refused::Process(error) if error.is_handlers_fault() => {

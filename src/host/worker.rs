@@ -5,10 +5,11 @@ use std::fmt::Write;
 use std::future::poll_fn;
 use std::io::Read;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use super::Host;
 use super::catalog::Version;
+use super::crew::Crew;
 use super::output::Output;
 use super::process::Process;
 use super::spawn::Exit;
@@ -44,6 +45,8 @@ pub struct Worker {
     pub served: Cell<u32>,
     /// It was told to go.
     pub stopping: Cell<bool>,
+    /// Its external extensions, if it has any. On the heap: most workers have none.
+    pub crew: Option<Box<Crew>>,
     /// It gets no processor time.
     pub frozen: Cell<bool>,
     /// The most memory it was seen with, and when that was looked at.
@@ -84,6 +87,7 @@ impl Worker {
             running: Cell::new(None),
             served: Cell::new(0),
             stopping: Cell::new(false),
+            crew: None,
             frozen: Cell::new(false),
             memory: Cell::new((0, Instant::ZERO)),
         }
@@ -110,13 +114,37 @@ impl Worker {
             self.process.poll_exited(cx)
         })
         .await;
+        poll_fn(|cx| {
+            self.hear_last(cx, host, spoken);
+            Poll::Ready(())
+        })
+        .await;
+        exit
+    }
+
+    /// Hears what a process that is gone said last.
+    pub fn hear_last(&self, cx: &Context<'_>, host: &Rc<Host>, spoken: bool) {
         if let (Talk::Native(talk), false) = (&self.talk, spoken) {
             talk.look_again();
-            let last = poll_fn(|cx| Poll::Ready(talk.poll(cx, host, self)));
-            let _ = last.await;
+            let _ = talk.poll(cx, host, self);
         }
         self.output.finish(|line| self.said(host, line));
-        exit
+    }
+
+    /// Where it, or its extensions, poll the Runtime API.
+    pub fn seat(&self) -> Option<&provided::Seat> {
+        match &self.talk {
+            Talk::Provided(seat) => Some(seat),
+            Talk::Exec(_) | Talk::Native(_) => self.crew.as_ref()?.seat.as_deref(),
+        }
+    }
+
+    /// Makes all of it go.
+    pub fn kill(&self) {
+        self.process.kill();
+        if let Some(crew) = &self.crew {
+            crew.kill();
+        }
     }
 
     /// Takes note of a line of output.
@@ -153,13 +181,15 @@ impl Worker {
         if kib > 0 && now < at.after_ms(MEMORY_READ_MS) {
             return kib;
         }
-        let kib = kib.max(read_high_water_kib(self.process.pid()).unwrap_or(0));
+        let crew = self.crew.as_ref().map_or(0, |crew| crew.memory_kib());
+        let kib = kib.max(read_high_water_kib(self.process.pid()).unwrap_or(0) + crew);
         self.memory.set((kib, now));
         kib
     }
 }
 
-fn read_high_water_kib(pid: i32) -> Option<u64> {
+/// The most memory that a process had, in KiB, while it is there.
+pub(super) fn read_high_water_kib(pid: i32) -> Option<u64> {
     // Without the heap: it is read while warm invocations run.
     let mut path = heapless::String::<32>::new();
     write!(path, "/proc/{pid}/status").expect("a number has at most 11 characters");

@@ -82,6 +82,11 @@ impl Version {
         can && !self.unforkable.borrow().as_ref().is_some_and(refused)
     }
 
+    /// True if its workers have external extensions, and so are started with them.
+    pub fn has_crew(&self, now: Instant) -> bool {
+        !self.extensions.is_empty() && !self.forks(now)
+    }
+
     /// The error of a function that insists on a zygote and cannot have one.
     fn insists_in_vain(&self) -> Option<Born> {
         let unforkable = self.unforkable.borrow();
@@ -92,6 +97,14 @@ impl Version {
         });
         let json = error.to_string().into_bytes();
         (self.config.zygote == Wish::On).then_some(Born::InitError(json))
+    }
+
+    /// Takes note that extensions belong to each worker, if it has any: what is forked has none.
+    pub(super) fn is_unforkable_with_extensions(&self) {
+        let asks = self.config.runtime.can_fork() && self.config.zygote != Wish::Off;
+        if asks && !self.extensions.is_empty() {
+            self.is_unforkable("its layers have external extensions".to_owned(), None);
+        }
     }
 
     /// Takes note of why its workers are not forked, for ever or until some time.
@@ -158,7 +171,7 @@ impl Host {
             Born::Unwanted => worker.process.never_came(UNWANTED),
             Born::Plainly => {
                 let started =
-                    birth.seated(version, |seat| worker.process.start(&version.launch, seat));
+                    birth.seated(version, None, |seat| worker.process.start(&version.launch, seat));
                 started.inspect_err(|_| worker.process.never_came(FAILED))?;
             }
         }
@@ -288,7 +301,7 @@ impl Host {
         let mut environment = self.own_environment(false);
         environment.push(CString::from(c"HOB_ZYGOTE=1"));
         let stdio = [wire.as_fd(), log.as_fd(), log.as_fd()];
-        let seat = Seat { environment: &environment, stdio: &stdio };
+        let seat = Seat { environment: &environment, stdio: &stdio, join: None };
         let process = self.processes.spawn(&version.launch, &seat)?;
         let zygote = Rc::new(Zygote {
             version: Rc::clone(version),
@@ -378,4 +391,4 @@ impl Host {
 /// The end of a process that was not wanted before it was there.
 pub(super) const UNWANTED: Exit = Exit { status: None, signal: Some(9), rss_kib_max: 0 };
 /// The end of a process that could not come to be.
-const FAILED: Exit = Exit { status: Some(1), signal: None, rss_kib_max: 0 };
+pub(super) const FAILED: Exit = Exit { status: Some(1), signal: None, rss_kib_max: 0 };

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use super::extensions::{self, Program};
 use super::interpreter;
 use super::paths::{self, Paths, Places};
 use crate::function::config::{FunctionConfig, Runtime};
@@ -35,6 +36,14 @@ pub struct Facts {
     pub paths: Paths,
 }
 
+/// What a version's workers consist of.
+pub struct Prepared {
+    /// Their runtime.
+    pub launch: Launch,
+    /// What is started beside it.
+    pub extensions: Vec<Program>,
+}
+
 /// Prepares a version of the function `name` whose code is in the first directory, and whose
 /// layers, if it has any, are in the second. The error is one line for people.
 pub fn prepare(
@@ -43,7 +52,7 @@ pub fn prepare(
     version: &str,
     config: &FunctionConfig,
     (code, layers): (&Path, Option<&Path>),
-) -> Result<Launch, String> {
+) -> Result<Prepared, String> {
     let mut needed = Vec::new();
     let mut cache = None;
     let (program, arguments) = match &config.runtime {
@@ -73,24 +82,34 @@ pub fn prepare(
             [Some(&program), real.as_ref()].into_iter().flatten().map(|p| paths::prefix(p)),
         );
     }
+    let extensions = extensions::find(name, config, layers);
+    let interpreters = extensions.iter().filter_map(|file| script_interpreter(file));
+    needed.extend(interpreters.map(|program| paths::prefix(&program)));
     let places = paths::places(&facts.paths, config, (code, layers), &needed);
     let mut environment = environment(facts, name, version, config, &places);
     if matches!(config.runtime, Runtime::Python(_)) {
         environment.extend(places.tmp_variable());
     }
     environment.extend(cache.map(|cache| format!("HOB_CACHE={}", cache.display())));
-    environment.extend(config.environment.iter().map(|(n, value)| format!("{n}={value}")));
+    let set = config.environment.iter().map(|(n, value)| format!("{n}={value}"));
     let c = |text: &str| CString::new(text).map_err(|_| format!("{text:?} holds a NUL character"));
     let path = |path: &Path| {
         CString::new(path.as_os_str().as_bytes()).map_err(|_| "a path with a NUL".to_owned())
     };
-    Ok(Launch {
-        program: path(&places.seen(&program, (code, layers)))?,
-        arguments: arguments.iter().map(|text| c(text)).collect::<Result<_, _>>()?,
-        environment: environment.iter().map(|text| c(text)).collect::<Result<_, _>>()?,
-        directory: path(&places.task)?,
+    let all = |list: &[String]| list.iter().map(|text| c(text)).collect::<Result<Vec<_>, _>>();
+    let (environment, set) = (all(&environment)?, all(&set.collect::<Vec<_>>())?);
+    let directory = path(&places.task)?;
+    let home = (code, layers);
+    let extensions =
+        extensions::programs(&extensions, (&environment, &set), &directory, &places, home);
+    let launch = Launch {
+        program: path(&places.seen(&program, home))?,
+        arguments: all(&arguments)?,
+        environment: [environment, set].concat(),
+        directory,
         namespace: places.namespace,
-    })
+    };
+    Ok(Prepared { launch, extensions })
 }
 
 /// The program and arguments of a function that brings its own.

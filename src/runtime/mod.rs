@@ -5,6 +5,7 @@
 
 pub mod bundled;
 pub mod exec;
+pub mod extensions;
 pub mod interpreter;
 pub mod launch;
 pub mod native;

@@ -260,7 +260,7 @@ impl Talk {
         self.stage.set(stage);
         match message {
             FromWorker::Hello { .. } => {}
-            FromWorker::Ready => host.ready(worker),
+            FromWorker::Ready => host.asked(worker),
             FromWorker::Reply { .. } => host.replied(worker, Reply::Done(payload)),
             FromWorker::Error { .. } => host.replied(worker, Reply::Error(payload)),
             FromWorker::InitError => {

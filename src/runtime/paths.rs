@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::StatVfsMountFlags;
 
@@ -85,10 +86,10 @@ fn try_out(make: bool) -> Result<(), String> {
         arguments: Vec::new(),
         environment: Vec::new(),
         directory: c(task),
-        namespace: Some(namespace),
+        namespace: Some(Rc::new(namespace)),
     };
     let null = std::fs::File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
-    let seat = Seat { environment: &[], stdio: &[null.as_fd(); 3] };
+    let seat = Seat { environment: &[], stdio: &[null.as_fd(); 3], join: None };
     Spawner::new(false).rehearse(&launch, &seat).map_err(|error| error.to_string())
 }
 
@@ -102,7 +103,7 @@ pub struct Places {
     /// The layers are not where AWS has them.
     pub is_opt_real: bool,
     /// What makes it so.
-    pub namespace: Option<Namespace>,
+    pub namespace: Option<Rc<Namespace>>,
 }
 
 impl Places {
@@ -184,7 +185,7 @@ pub fn places(
         task: TASK.into(),
         opt: opt.map_or_else(|| OPT.into(), Path::to_owned),
         is_opt_real: opt.is_some(),
-        namespace: Some(Namespace { places, tmp: kept.tmp(tmp_kib) }),
+        namespace: Some(Rc::new(Namespace { places, tmp: kept.tmp(tmp_kib) })),
     }
 }
 

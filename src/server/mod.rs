@@ -27,8 +27,8 @@ use crate::http::listener::{Limits, Peers};
 use crate::io::signal::{Signal, Signals};
 use crate::io::{Buffers, Reactor};
 use crate::limits::{
-    BUFFERS_BYTES_DEFAULT, CONNECTIONS_MAX, FILES_OWN, FILES_PER_SLOT, HEAD_MAX, HEAD_MS, IDLE_MS,
-    QUIET_MS,
+    BUFFERS_BYTES_DEFAULT, CONNECTIONS_MAX, FILES_OF_EXTENSIONS, FILES_OWN, FILES_PER_SLOT,
+    HEAD_MAX, HEAD_MS, IDLE_MS, QUIET_MS,
 };
 use crate::runtime::bundled;
 use crate::runtime::launch::{self, Facts};
@@ -235,7 +235,7 @@ fn file_limits(slots: u16) -> Result<usize, Error> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let hard = limit.maximum.unwrap_or(u64::MAX);
     let own = FILES_OWN + FILES_PER_SLOT * u64::from(slots);
-    let wanted = own + CONNECTIONS_MAX as u64;
+    let wanted = own + CONNECTIONS_MAX as u64 + FILES_OF_EXTENSIONS * u64::from(slots);
     if hard < own + 16 {
         return Err(Error::usage(format!(
             "{slots} slots need {} open files, the hard limit is {hard}: raise it, or set fewer slots",

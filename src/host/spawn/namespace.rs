@@ -3,6 +3,8 @@
 //! last process in it, however that ends.
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
 use std::ptr;
 
 use libc::{c_char, c_ulong};
@@ -55,6 +57,16 @@ pub enum Mount {
         /// To here.
         target: CString,
     },
+}
+
+/// The namespace that the process `pid` is in, for others to join. None if it has ended meanwhile:
+/// a process that is not reaped yet is in none any more.
+pub fn namespace_of(pid: i32) -> io::Result<Option<File>> {
+    match File::open(format!("/proc/{pid}/ns/mnt")) {
+        Ok(namespace) => Ok(Some(namespace)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes the calling process a namespace of its own, and mounts everything in it. False if that
@@ -134,6 +146,7 @@ mod tests {
     use super::super::{Launch, NotStarted, Seat, Spawner, Step};
     use super::*;
     use std::os::fd::AsFd;
+    use std::rc::Rc;
 
     #[test]
     fn a_failed_mount_names_its_step_and_is_not_the_handlers_fault() {
@@ -144,10 +157,10 @@ mod tests {
             arguments: vec![c"true".into()],
             environment: Vec::new(),
             directory: c"/".into(),
-            namespace: Some(Namespace { places: vec![bind], tmp: Vec::new() }),
+            namespace: Some(Rc::new(Namespace { places: vec![bind], tmp: Vec::new() })),
         };
-        let null = std::fs::File::open("/dev/null").expect("/dev/null");
-        let seat = Seat { environment: &[], stdio: &[null.as_fd(); 3] };
+        let null = File::open("/dev/null").expect("/dev/null");
+        let seat = Seat { environment: &[], stdio: &[null.as_fd(); 3], join: None };
         let failed = Spawner::new(true).spawn(&launch, &seat).expect_err("not started");
         // Where namespaces are not allowed, it comes no further than that.
         let errno = if failed.errno == libc::EPERM { libc::EPERM } else { libc::ENOENT };

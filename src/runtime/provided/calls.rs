@@ -1,11 +1,11 @@
-//! The Runtime API's endpoints (2018-06-01), and those of extensions (2020-01-01) and telemetry.
+//! The Runtime API's endpoints (2018-06-01), and the ways to those of extensions and telemetry.
 
 use std::rc::{Rc, Weak};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::{Phase, Seat, extension};
+use super::{Phase, Seat};
 use crate::host::Host;
 use crate::host::invocation::{Mishap, Payload};
 use crate::host::settle::Reply;
@@ -20,7 +20,7 @@ use crate::runtime::native::known_error_type;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
+pub(super) enum Call {
     Next,
     Response,
     Error,
@@ -29,7 +29,8 @@ enum Call {
     RestoreError,
     Register,
     ExtensionNext,
-    ExtensionError,
+    ExtensionInitError,
+    ExtensionExitError,
     Telemetry,
     Ping,
     Unknown,
@@ -59,9 +60,8 @@ fn route(method: Method, path: &str) -> (Call, &str) {
                 "/2018-06-01/runtime/init/error" => plain(Call::InitError),
                 "/2018-06-01/runtime/restore/error" => plain(Call::RestoreError),
                 "/2020-01-01/extension/register" => plain(Call::Register),
-                "/2020-01-01/extension/init/error" | "/2020-01-01/extension/exit/error" => {
-                    plain(Call::ExtensionError)
-                }
+                "/2020-01-01/extension/init/error" => plain(Call::ExtensionInitError),
+                "/2020-01-01/extension/exit/error" => plain(Call::ExtensionExitError),
                 _ => plain(Call::Unknown),
             }
         }
@@ -74,7 +74,7 @@ fn route(method: Method, path: &str) -> (Call, &str) {
 }
 
 /// Why a connection is not used any longer.
-enum End {
+pub(super) enum End {
     Closed,
     Refused(Refused),
 }
@@ -113,23 +113,35 @@ async fn serve_one(
 ) -> Result<bool, End> {
     let head = connection.head().await?;
     let Some(worker) = worker.upgrade() else { return Ok(false) };
-    let Talk::Provided(seat) = &worker.talk else { return Ok(false) };
+    let Some(seat) = worker.seat() else { return Ok(false) };
     let target = String::from_utf8_lossy(&connection.bytes()[head.target.clone()]).into_owned();
     let (call, id) = route(head.method, &target);
     let desk = Desk { host, worker: &worker, seat, head: &head };
     match call {
+        Call::Next
+        | Call::Response
+        | Call::Error
+        | Call::InitError
+        | Call::RestoreNext
+        | Call::RestoreError
+            if !matches!(worker.talk, Talk::Provided(_)) =>
+        {
+            // Its runtime speaks the wire: the seat is its extensions'.
+            let error = error("InvalidStateTransition", "The runtime is not spoken to by this API");
+            desk.stub(connection, 403, error.as_bytes()).await?;
+        }
         Call::Next => return desk.next(connection).await,
         Call::Response | Call::Error => return desk.answer(connection, call, id).await,
         Call::ExtensionNext => return desk.extension_next(connection).await,
         Call::InitError => desk.init_error(connection).await?,
         Call::Register => desk.register(connection).await?,
         Call::RestoreNext => desk.stub(connection, 200, b"").await?,
-        Call::RestoreError | Call::ExtensionError => desk.stub(connection, 202, OK).await?,
-        Call::Ping => desk.stub(connection, 200, b"pong").await?,
-        Call::Telemetry => {
-            let error = error("Telemetry.NotSupported", "Telemetry API is not supported");
-            desk.stub(connection, 202, error.as_bytes()).await?;
+        Call::RestoreError => desk.stub(connection, 202, OK).await?,
+        Call::ExtensionInitError | Call::ExtensionExitError => {
+            desk.extension_error(connection, call).await?;
         }
+        Call::Ping => desk.stub(connection, 200, b"pong").await?,
+        Call::Telemetry => desk.telemetry(connection).await?,
         Call::Unknown => {
             let error = error("NotFound", "No such endpoint");
             desk.stub(connection, 404, error.as_bytes()).await?;
@@ -138,22 +150,27 @@ async fn serve_one(
     Ok(head.keep_alive)
 }
 
-const OK: &[u8] = b"{\"status\":\"OK\"}\n";
+pub(super) const OK: &[u8] = b"{\"status\":\"OK\"}\n";
 
 fn error(error_type: &str, message: &str) -> String {
     serde_json::json!({ "errorMessage": message, "errorType": error_type }).to_string()
 }
 
 /// One request of one worker.
-struct Desk<'a> {
-    host: &'a Rc<Host>,
-    worker: &'a Worker,
-    seat: &'a Seat,
-    head: &'a Head,
+pub(super) struct Desk<'a> {
+    pub(super) host: &'a Rc<Host>,
+    pub(super) worker: &'a Worker,
+    pub(super) seat: &'a Seat,
+    pub(super) head: &'a Head,
 }
 
 impl Desk<'_> {
-    async fn reply(&self, connection: &Connection, status: u16, body: &[u8]) -> Result<(), Closed> {
+    pub(super) async fn reply(
+        &self,
+        connection: &Connection,
+        status: u16,
+        body: &[u8],
+    ) -> Result<(), Closed> {
         let head = ReplyHead::new(status)
             .field("Content-Type", "application/json")
             .connection(self.head, self.head.keep_alive)
@@ -162,7 +179,7 @@ impl Desk<'_> {
     }
 
     /// A field of the request's head; its body may look like one.
-    fn header<'c>(&self, connection: &'c Connection, name: &str) -> Option<&'c [u8]> {
+    pub(super) fn header<'c>(&self, connection: &'c Connection, name: &str) -> Option<&'c [u8]> {
         field(&connection.bytes()[..self.head.length], name)
     }
 
@@ -177,7 +194,7 @@ impl Desk<'_> {
         Ok(self.reply(connection, status, body).await?)
     }
 
-    async fn refuse(
+    pub(super) async fn refuse(
         &self,
         connection: &Connection,
         status: u16,
@@ -193,7 +210,7 @@ impl Desk<'_> {
         connection.body(self.head, RUNTIME_BODY_MAX).await?;
         self.seat.ask(self.host, self.worker);
         let pending = || self.seat.event.get().filter(|_| self.seat.pending.replace(false));
-        let event = smol::future::or(self.seat.wait(pending), async {
+        let event = smol::future::or(self.seat.wait(&self.seat.closing, pending), async {
             connection.ended().await;
             None
         })
@@ -353,81 +370,6 @@ impl Desk<'_> {
         self.host.init_failed(self.worker, error, &error_type);
         Ok(())
     }
-
-    /// `POST /extension/register`
-    async fn register(&self, connection: &mut Connection) -> Result<(), End> {
-        let body = connection.body(self.head, RUNTIME_BODY_MAX).await?;
-        let bytes = connection.bytes();
-        let name = self.header(connection, "lambda-extension-name");
-        let id = self.host.random();
-        let registered = if self.seat.phase.get() == Phase::Init {
-            let mut list = self.seat.extensions.borrow_mut();
-            extension::Extension::register(&mut list, name, &bytes[body.payload.clone()], id)
-        } else {
-            Err("Extension.RegistrationClosed")
-        };
-        let id = match registered {
-            Ok(id) => id,
-            Err(refusal) => {
-                return Ok(self.refuse(connection, 403, refusal, "Not registered").await?);
-            }
-        };
-        let version = &self.worker.version;
-        let body = serde_json::json!({
-            "functionName": &*version.name,
-            "functionVersion": version.label,
-            "handler": version.config.handler,
-            "accountId": self.host.facts.home.account,
-        })
-        .to_string();
-        let head = ReplyHead::new(200)
-            .field("Content-Type", "application/json")
-            .field("Lambda-Extension-Identifier", id)
-            .connection(self.head, self.head.keep_alive)
-            .body(body.len());
-        Ok(connection.send(head, body.as_bytes()).await?)
-    }
-
-    /// `GET /extension/event/next`: waits for the next invocation, or for the end.
-    async fn extension_next(&self, connection: &mut Connection) -> Result<bool, End> {
-        connection.body(self.head, RUNTIME_BODY_MAX).await?;
-        let id = self.header(connection, "lambda-extension-identifier");
-        let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
-        let Some(id) = id else {
-            let missing = "Extension.MissingExtensionIdentifier";
-            self.refuse(connection, 403, missing, "Missing Lambda-Extension-Identifier").await?;
-            return Ok(self.head.keep_alive);
-        };
-        let with = |change: &mut dyn FnMut(&mut extension::Extension)| {
-            let mut list = self.seat.extensions.borrow_mut();
-            list.iter_mut().find(|extension| extension.id == id).map(change).is_some()
-        };
-        if !with(&mut extension::Extension::wait) {
-            let unknown = "Extension.UnknownExtensionIdentifier";
-            self.refuse(connection, 403, unknown, "Unknown extension").await?;
-            return Ok(self.head.keep_alive);
-        }
-        self.seat.tell(self.host, self.worker);
-        let announced = || {
-            let mut event = None;
-            with(&mut |extension| event = extension.take());
-            event
-        };
-        let event = smol::future::or(self.seat.wait(announced), async {
-            connection.ended().await;
-            None
-        })
-        .await;
-        let Some(event) = event else { return Ok(false) };
-        let body = extension::invoke_event(self.host, self.worker, event);
-        let head = ReplyHead::new(200)
-            .field("Content-Type", "application/json")
-            .field("Lambda-Extension-Event-Identifier", format_args!("{:x}", event.0))
-            .connection(self.head, self.head.keep_alive)
-            .body(body.len());
-        connection.send(head, body.as_bytes()).await?;
-        Ok(self.head.keep_alive)
-    }
 }
 
 #[cfg(test)]
@@ -444,6 +386,8 @@ mod tests {
             (Method::Get, "/2018-06-01/runtime/restore/next", Call::RestoreNext, ""),
             (Method::Post, "/2020-01-01/extension/register", Call::Register, ""),
             (Method::Get, "/2020-01-01/extension/event/next", Call::ExtensionNext, ""),
+            (Method::Post, "/2020-01-01/extension/init/error", Call::ExtensionInitError, ""),
+            (Method::Post, "/2020-01-01/extension/exit/error", Call::ExtensionExitError, ""),
             (Method::Put, "/2022-07-01/telemetry", Call::Telemetry, ""),
             (Method::Put, "/2020-08-15/logs", Call::Telemetry, ""),
             (Method::Get, "/2018-06-01/ping", Call::Ping, ""),

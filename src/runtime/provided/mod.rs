@@ -15,12 +15,14 @@ use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 
 use crate::host::Host;
-use crate::host::worker::{Talk, Worker};
+use crate::host::worker::Worker;
 use crate::http::listener::{Limits, Peers};
 use crate::http::{Connection, Listener};
-use crate::limits::{HEAD_MS, RUNTIME_CONNECTIONS_MAX, RUNTIME_HEAD_MAX};
+use crate::limits::{
+    EXTENSION_CONNECTIONS_MAX, EXTENSIONS_MAX, HEAD_MS, RUNTIME_CONNECTIONS_MAX, RUNTIME_HEAD_MAX,
+};
 use crate::pool::{InvocationId, WorkerId};
-use extension::Extension;
+use extension::{Extension, invoke_event};
 
 /// The Runtime API's listener, once there is need for one.
 #[derive(Default)]
@@ -69,7 +71,7 @@ fn listen(host: &Rc<Host>) -> std::io::Result<u16> {
     let port = socket.local_addr()?.as_socket().map_or(0, |address| address.port());
     let slots = host.look(|pool| pool.view().len());
     let limits = Limits {
-        connections: usize::from(RUNTIME_CONNECTIONS_MAX) * slots,
+        connections: usize::from(connections_max(EXTENSIONS_MAX)) * slots,
         head_max: RUNTIME_HEAD_MAX,
         head_ms: HEAD_MS,
         // A runtime may keep a connection idle while its handler runs: 15 minutes at the most.
@@ -88,6 +90,12 @@ fn listen(host: &Rc<Host>) -> std::io::Result<u16> {
     Ok(port)
 }
 
+/// Connections of a worker with so many external extensions.
+fn connections_max(extensions: usize) -> u8 {
+    let extensions = u8::try_from(extensions).unwrap_or(u8::MAX);
+    RUNTIME_CONNECTIONS_MAX.saturating_add(EXTENSION_CONNECTIONS_MAX.saturating_mul(extensions))
+}
+
 /// Serves one connection of whichever worker it belongs to.
 async fn serve(host: Rc<Host>, connection: Connection) {
     let Some(worker) = caller(&host, &connection) else { return };
@@ -102,8 +110,8 @@ struct Place(Weak<Worker>);
 impl Place {
     fn take(worker: &Weak<Worker>) -> Option<Place> {
         let held = worker.upgrade()?;
-        let Talk::Provided(seat) = &held.talk else { return None };
-        if seat.connections.get() >= RUNTIME_CONNECTIONS_MAX {
+        let seat = held.seat()?;
+        if seat.connections.get() >= connections_max(held.version.extensions.len()) {
             log::warn!("function {}: a worker opens too many connections", held.version.name);
             return None;
         }
@@ -115,7 +123,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(worker) = self.0.upgrade()
-            && let Talk::Provided(seat) = &worker.talk
+            && let Some(seat) = worker.seat()
         {
             seat.connections.set(seat.connections.get() - 1);
         }
@@ -128,7 +136,7 @@ fn caller(host: &Host, connection: &Connection) -> Option<Weak<Worker>> {
     let local = rustix::net::getsockname(connection.io().get()).ok()?;
     let SocketAddr::V4(local) = SocketAddr::try_from(local).ok()? else { return None };
     let worker = host.workers().into_iter().find(|worker| address(worker.id) == *local.ip())?;
-    matches!(worker.talk, Talk::Provided(_)).then(|| Rc::downgrade(&worker))
+    worker.seat().is_some().then(|| Rc::downgrade(&worker))
 }
 
 /// Where a worker stands in the Runtime API's state machine.
@@ -153,8 +161,10 @@ pub struct Seat {
     pending: Cell<bool>,
     /// The pool knows that it is ready.
     told: Cell<bool>,
-    /// No further event will come.
+    /// No further event will come for the runtime.
     closing: Cell<bool>,
+    /// Nor for anybody else: the worker is gone.
+    over: Cell<bool>,
     extensions: RefCell<Vec<Extension>>,
     /// Its open connections.
     connections: Cell<u8>,
@@ -171,6 +181,7 @@ impl Default for Seat {
             pending: Cell::new(false),
             told: Cell::new(false),
             closing: Cell::new(false),
+            over: Cell::new(false),
             extensions: RefCell::default(),
             connections: Cell::new(0),
             parked: RefCell::default(),
@@ -181,13 +192,49 @@ impl Default for Seat {
 
 impl Seat {
     /// Hands an event to the runtime, and word of it to the extensions.
-    pub fn dispatch(&self, id: InvocationId) {
-        self.phase.set(Phase::Running);
+    pub fn dispatch(&self, host: &Host, worker: &Worker, id: InvocationId) {
         self.event.set(Some(id));
         self.pending.set(true);
+        self.announce(host, worker, id);
+    }
+
+    /// Tells the extensions of an event that the runtime gets.
+    pub fn announce(&self, host: &Host, worker: &Worker, id: InvocationId) {
+        self.phase.set(Phase::Running);
         self.told.set(false);
-        self.extensions.borrow_mut().iter_mut().for_each(|extension| extension.announce(id));
+        let mut list = self.extensions.borrow_mut();
+        if list.iter().any(Extension::hears_of_invocations) {
+            // Made while the invocation runs: its caller may have the answer before they fetch it.
+            let event = invoke_event(host, worker, id);
+            list.iter_mut().for_each(|extension| extension.announce(&event));
+        }
+        drop(list);
         self.wake();
+    }
+
+    /// A runtime on the wire asks for work.
+    pub fn rest(&self, host: &Rc<Host>, worker: &Worker) {
+        self.phase.set(Phase::Idle);
+        self.tell(host, worker);
+    }
+
+    /// True once this many programs have registered.
+    pub fn has_all(&self, programs: usize) -> bool {
+        let registered = |extension: &&Extension| extension.program.is_some();
+        self.extensions.borrow().iter().filter(registered).count() == programs
+    }
+
+    /// True if a part of the runtime has registered.
+    pub fn has_internal(&self) -> bool {
+        self.extensions.borrow().iter().any(|extension| extension.program.is_none())
+    }
+
+    /// Tells the extensions that want to know of the worker's end; which programs these are.
+    pub fn part(&self, event: &Rc<str>) -> Vec<usize> {
+        let told = |extension: &mut Extension| extension.program.filter(|_| extension.part(event));
+        let told = self.extensions.borrow_mut().iter_mut().filter_map(told).collect();
+        self.wake();
+        told
     }
 
     /// Ends the polls that are held: a runtime blocked in one runs its cleanup only then.
@@ -196,12 +243,23 @@ impl Seat {
         self.wake();
     }
 
+    /// Ends all polls: there is no worker any more.
+    pub fn end(&self) {
+        self.over.set(true);
+        self.hang_up();
+    }
+
     fn wake(&self) {
         self.parked.borrow_mut().drain(..).for_each(|(_, waker)| waker.wake());
     }
 
-    /// Waits for what `take` finds, or `None` once the conversation is over.
-    async fn wait<T>(&self, mut take: impl FnMut() -> Option<T>) -> Option<T> {
+    /// Waits until this many programs have registered; false if the worker goes before.
+    pub async fn all_registered(&self, programs: usize) -> bool {
+        self.wait(&self.closing, || self.has_all(programs).then_some(())).await.is_some()
+    }
+
+    /// Waits for what `take` finds, or `None` once the conversation is `over`.
+    async fn wait<T>(&self, over: &Cell<bool>, mut take: impl FnMut() -> Option<T>) -> Option<T> {
         let number = self.next_number.get();
         self.next_number.set(number.wrapping_add(1));
         let parked = Parked { seat: self, number };
@@ -209,7 +267,7 @@ impl Seat {
             if let Some(found) = take() {
                 return Poll::Ready(Some(found));
             }
-            if self.closing.get() {
+            if over.get() {
                 return Poll::Ready(None);
             }
             parked.leave();
