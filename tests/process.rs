@@ -6,6 +6,8 @@
 mod common;
 #[path = "process/concurrency.rs"]
 mod concurrency;
+#[path = "process/crews.rs"]
+mod crews;
 #[path = "process/drain.rs"]
 mod drain;
 #[path = "process/exec.rs"]

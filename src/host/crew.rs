@@ -236,7 +236,7 @@ impl Host {
         let count = version.extensions.len();
         if count > EXTENSIONS_MAX {
             let message = format!("{count} extensions, {EXTENSIONS_MAX} are allowed");
-            return Err(refused("Extension.TooManyExtensions", message));
+            return Err(refused("Extension.LaunchError", message));
         }
         let system = |error: std::io::Error| note_refusal(version, &error.into());
         let null = File::open("/dev/null").map_err(system)?;
@@ -305,9 +305,9 @@ impl Host {
         let grace_ms = worker.version.settings(self.defaults.get()).grace_ms;
         let now = self.reactor.now();
         let reason = match crew.until.get() {
-            _ if crew.failed.get() => "FAILURE",
-            Some(until) if now >= until => "TIMEOUT",
-            Some(_) | None => "SPINDOWN",
+            _ if crew.failed.get() => "failure",
+            Some(until) if now >= until => "timeout",
+            Some(_) | None => "spindown",
         };
         let deadline_ms = Clock::unix_ms() + u64::from(grace_ms);
         let event = format!(

@@ -204,7 +204,7 @@ impl Server {
                 self.told_to_stop().await;
                 at_once.set(true);
                 for worker in self.host.workers() {
-                    worker.process.kill();
+                    worker.kill();
                 }
             }
         };

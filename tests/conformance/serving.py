@@ -157,6 +157,13 @@ class Server:
             (place / name).symlink_to(_clients / "node/bin/node")
         return place
 
+    def layer(self, extension):
+        """A layer with this extension; where it is."""
+        place = self.root / "layers" / extension
+        (place / "extensions").mkdir(parents=True)
+        (place / "extensions" / extension).symlink_to(_clients / "rust/debug" / extension)
+        return place
+
     def start(self, *arguments):
         command = [_hob, "serve", self.root / "functions", "--listen", "127.0.0.1:0"]
         command += ["--data", self.root / "data", "--socket", self.root / "hob.sock"]

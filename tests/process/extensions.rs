@@ -54,7 +54,8 @@ if plan == 'curious':
     refused('POST', 'register', '{', Name=name)
     refused('POST', 'register', '{\'events\':[]}'.replace('\'', '\x22'), Name='')
     refused('POST', 'register', json.dumps({'events': ['SHUTDOWN']}), Name='inner')
-reply, told = ask('POST', 'register', json.dumps({'events': events}), Name=name)
+reply, told = ask('POST', 'register', json.dumps({'events': events}), Name=name,
+                  Accept_Feature='accountId')
 id = reply.getheader('Lambda-Extension-Identifier')
 say('registered', reply.status, json.dumps(told))
 if plan == 'curious':
@@ -120,21 +121,21 @@ while True:
     ask('POST', id + '/response', json.dumps(event))
 ";
 
-fn report(site: &Site) -> String {
+pub fn report(site: &Site) -> String {
     fs::read_to_string(site.path().join("report")).unwrap_or_default()
 }
 
-fn lines(site: &Site, start: &str) -> Vec<String> {
+pub fn lines(site: &Site, start: &str) -> Vec<String> {
     report(site).lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
 }
 
 /// Waits for a line that starts so.
-fn heard(site: &Site, start: &str) -> String {
+pub fn heard(site: &Site, start: &str) -> String {
     eventually(start, || lines(site, start).pop())
 }
 
 /// A layer with these extensions.
-fn layer(site: &Site, names: &[&str]) {
+pub fn layer(site: &Site, names: &[&str]) {
     for name in names {
         let path = site.path().join("layer/extensions").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -143,7 +144,7 @@ fn layer(site: &Site, names: &[&str]) {
 }
 
 /// What every function here needs, with the plans of its processes.
-fn toml(site: &Site, runtime: &str, plans: &[(&str, &str)], more: &str) -> String {
+pub fn toml(site: &Site, runtime: &str, plans: &[(&str, &str)], more: &str) -> String {
     let root = site.path().display();
     let plans: String = plans.iter().map(|(n, plan)| format!(", DO_{n} = {plan:?}")).collect();
     format!(
@@ -153,7 +154,7 @@ fn toml(site: &Site, runtime: &str, plans: &[(&str, &str)], more: &str) -> Strin
     )
 }
 
-fn provided(site: &Site, plans: &[(&str, &str)], more: &str) {
+pub fn provided(site: &Site, plans: &[(&str, &str)], more: &str) {
     let folder = site.function("demo", &toml(site, "provided.al2023", plans, more));
     executable(&folder.join("bootstrap"), RUNTIME);
 }
@@ -163,7 +164,7 @@ fn other(site: &Site) {
     site.script("other", "exec", "#!/bin/sh\necho 1\n", "queue_wait_ms = 9000");
 }
 
-fn pids(server: &Server) -> Vec<i64> {
+pub fn pids(server: &Server) -> Vec<i64> {
     let workers = server.workers_of("demo");
     let extensions = workers[0]["extensions"].as_object().unwrap();
     let pids = extensions.values().chain([&workers[0]["pid"]]);
@@ -192,6 +193,7 @@ fn they_hear_of_invocations_and_of_the_end(reaper: &[&str]) {
         }
         let registered = heard(&site, &format!("{name} registered"));
         assert!(registered.contains("\"functionName\": \"demo\""), "{registered}");
+        assert!(registered.contains("\"accountId\": \"000000000000\""), "{registered}");
         let log = server.hob(&["logs", "demo"]).out;
         assert!(log.contains(&format!("{name} on standard output")), "{log}");
         assert!(log.contains(&format!("EXTENSION\tName: {name}\tState: Ready")), "{log}");
@@ -205,7 +207,7 @@ fn they_hear_of_invocations_and_of_the_end(reaper: &[&str]) {
     eventually("it has the slot", || (server.invoke("other", "{}").text() == "1\n").then_some(()));
     assert!(pids.iter().all(|pid| !exists(*pid)), "all of it was reaped before");
     let text = report(&site);
-    assert!(text.contains("first SHUTDOWN SPINDOWN ") && text.ends_with("first bye\n"), "{text}");
+    assert!(text.contains("first SHUTDOWN spindown ") && text.ends_with("first bye\n"), "{text}");
     assert!(text.find("runtime TERM") < text.find("first SHUTDOWN"), "{text}");
     assert!(!text.contains("second SHUTDOWN") && !text.contains("first TERM"), "{text}");
     server.stop();
@@ -258,7 +260,7 @@ fn a_python_worker_shares_its_directories_with_them(reaper: &[&str]) {
         }
         eventually("it heard of both", || (lines(&site, "first next").len() == 2).then_some(()));
         server.stop();
-        assert!(report(&site).contains("first SHUTDOWN SPINDOWN "), "{}", report(&site));
+        assert!(report(&site).contains("first SHUTDOWN spindown "), "{}", report(&site));
         assert!(report(&site).ends_with("first bye\n"), "{}", report(&site));
     }
     fs::remove_file(mark).unwrap();
@@ -270,7 +272,7 @@ fn a_start_that_an_extension_spoils_says_so(reaper: &[&str]) {
         ("init-error", "Extension.InitError", "Own.Trouble"),
         ("silent", "Sandbox.Timedout", "Init timed out after 1.00 seconds"),
         ("launch", "Extension.LaunchError", "Error: extension second: No such file"),
-        ("many", "Extension.TooManyExtensions", "11 extensions, 10 are allowed"),
+        ("many", "Extension.LaunchError", "11 extensions, 10 are allowed"),
     ] {
         let site = Site::new();
         layer(&site, &["first", "second"]);
@@ -323,7 +325,7 @@ fn an_extension_that_ends_takes_its_worker_along(reaper: &[&str]) {
         assert_eq!(old.len(), 3);
         eventually("the worker is gone", || server.workers().is_empty().then_some(()));
         assert!(old.iter().all(|pid| !exists(*pid)), "all of it");
-        assert!(report(&site).contains("first SHUTDOWN FAILURE "), "{}", report(&site));
+        assert!(report(&site).contains("first SHUTDOWN failure "), "{}", report(&site));
         assert!(report(&site).contains("runtime TERM"), "{}", report(&site));
         let log = server.hob(&["logs", "demo"]).out;
         assert!(log.contains(&format!("Status: error\tError Type: {kind}")), "{log}");
@@ -332,7 +334,7 @@ fn an_extension_that_ends_takes_its_worker_along(reaper: &[&str]) {
 }
 
 /// The processes that said that they started.
-fn pids_in(report: &str) -> Vec<i64> {
+pub fn pids_in(report: &str) -> Vec<i64> {
     let pid = |line: &str| line.split_once(" started ")?.1.parse().ok();
     report.lines().filter_map(pid).collect()
 }
@@ -345,7 +347,7 @@ fn a_runtime_that_ends_is_a_failure(reaper: &[&str]) {
     let (kind, text) = server.fails("demo", "\"exit\"");
     assert_eq!(kind, "Runtime.ExitError");
     assert!(text.ends_with("exit status 5"), "{text}");
-    heard(&site, "first SHUTDOWN FAILURE");
+    heard(&site, "first SHUTDOWN failure");
     assert_eq!(server.workers()[0]["state"], "stopping", "the slot is taken until all are gone");
     server.ok("demo", "1");
     let old = pids_in(&report(&site));
@@ -361,7 +363,7 @@ fn a_timeout_is_told(reaper: &[&str]) {
     let (kind, _) = server.fails("demo", "\"hang\"");
     assert_eq!(kind, "Sandbox.Timedout");
     eventually("it is gone", || server.workers().is_empty().then_some(()));
-    assert!(report(&site).contains("first SHUTDOWN TIMEOUT "), "{}", report(&site));
+    assert!(report(&site).contains("first SHUTDOWN timeout "), "{}", report(&site));
     assert!(report(&site).ends_with("first bye\n"), "{}", report(&site));
     server.stop();
 }
@@ -389,7 +391,7 @@ fn extensions_that_take_too_long_use_up_the_timeout(reaper: &[&str]) {
     let server = site.serve(reaper);
     assert_eq!(server.ok("demo", "1"), 1);
     eventually("it is gone", || server.workers().is_empty().then_some(()));
-    assert!(report(&site).contains("second SHUTDOWN TIMEOUT "), "{}", report(&site));
+    assert!(report(&site).contains("second SHUTDOWN timeout "), "{}", report(&site));
     assert!(!report(&site).contains("first SHUTDOWN"), "it did not ask: {}", report(&site));
     server.stop();
 }
@@ -412,8 +414,8 @@ fn the_runtime_goes_first_and_nobody_outlasts_the_grace(reaper: &[&str]) {
     assert!(pids.iter().all(|pid| !exists(*pid)), "all of it was reaped");
     let text = report(&site);
     let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what}: {text}"));
-    assert!(at("runtime TERM") < at("third SHUTDOWN SPINDOWN"), "{text}");
-    assert!(text.contains("first SHUTDOWN SPINDOWN") && text.contains("third bye"), "{text}");
+    assert!(at("runtime TERM") < at("third SHUTDOWN spindown"), "{text}");
+    assert!(text.contains("first SHUTDOWN spindown") && text.contains("third bye"), "{text}");
     assert!(!text.contains("second SHUTDOWN"), "{text}");
     server.stop();
 }

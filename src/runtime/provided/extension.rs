@@ -18,6 +18,8 @@ use crate::runtime::extensions::Program;
 pub struct Extension {
     /// What it must name itself by.
     id: String,
+    /// What it is called, if it is an internal one: no two have one name.
+    name: Box<[u8]>,
     /// Which program of the worker's it is; `None`: an internal one.
     pub program: Option<usize>,
     /// It wants to hear of invocations.
@@ -66,7 +68,8 @@ impl Extension {
                 _ => return Err("Extension.InvalidEventType"),
             }
         }
-        if program.is_some() && list.iter().any(|other| other.program == program) {
+        let own: &[u8] = if program.is_some() { b"" } else { name };
+        if list.iter().any(|other| other.program == program && *other.name == *own) {
             return Err("Extension.InvalidExtensionState");
         }
         if list.len() >= EXTENSIONS_MAX {
@@ -75,6 +78,7 @@ impl Extension {
         let id = uuid(id);
         list.push(Extension {
             id: id.clone(),
+            name: own.into(),
             program,
             invoke,
             shutdown,
@@ -194,13 +198,17 @@ impl Desk<'_> {
         };
         // The runtime may wait for this.
         self.seat.wake();
-        let body = serde_json::json!({
+        let mut body = serde_json::json!({
             "functionName": &*version.name,
             "functionVersion": version.label,
             "handler": version.config.handler,
-            "accountId": self.host.facts.home.account,
-        })
-        .to_string();
+        });
+        let features = self.header(connection, "lambda-extension-accept-feature");
+        let mut features = features.unwrap_or_default().split(|b| *b == b',');
+        if features.any(|feature| feature.trim_ascii() == b"accountId") {
+            body["accountId"] = self.host.facts.home.account.clone().into();
+        }
+        let body = body.to_string();
         let head = ReplyHead::new(200)
             .field("Content-Type", "application/json")
             .field("Lambda-Extension-Identifier", id)
@@ -320,14 +328,17 @@ mod tests {
             (Some("outer"), r#"{"events":["INVOKE","SHUTDOWN"]}"#, None),
             (Some("outer"), "{}", Some("Extension.InvalidExtensionState")),
             (Some("inner"), r#"{"events":null}"#, None),
+            (Some("inner"), "{}", Some("Extension.InvalidExtensionState")),
         ] {
             let name = name.map(str::as_bytes);
             let result = Extension::register(&mut list, name, body.as_bytes(), 7, &programs);
             assert_eq!(result.err(), refusal, "{name:?} {body}");
         }
         assert_eq!(list.iter().map(|e| e.program).collect::<Vec<_>>(), [Some(0), None]);
-        for _ in 2..EXTENSIONS_MAX {
-            assert!(Extension::register(&mut list, Some(b"more"), b"{}", 8, &programs).is_ok());
+        for n in 2..EXTENSIONS_MAX {
+            let name = Some(n.to_string());
+            let name = name.as_ref().map(String::as_bytes);
+            assert!(Extension::register(&mut list, name, b"{}", 8, &programs).is_ok());
         }
         let refused = Extension::register(&mut list, Some(b"more"), b"{}", 9, &programs);
         assert_eq!(refused, Err("Extension.TooManyExtensions"));
