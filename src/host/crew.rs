@@ -324,9 +324,12 @@ impl Host {
 
     /// Says in the log which extensions take part.
     pub(super) fn note_crew(&self, worker: &Worker) {
-        for program in &worker.version.extensions {
-            let line = format!("EXTENSION\tName: {}\tState: Ready", program.name);
-            self.note(&worker.version.name, [0; 16], None, Entry::Platform(&line));
+        let Some(seat) = worker.seat() else { return };
+        let version = &worker.version;
+        for (index, program) in version.extensions.iter().enumerate() {
+            let (name, events) = (&program.name, seat.events(index));
+            let line = format!("EXTENSION\tName: {name}\tState: Ready\tEvents: [{events}]");
+            self.note(&version.name, [0; 16], None, Entry::Platform(&line));
         }
     }
 }

@@ -162,6 +162,9 @@ impl Worker {
             Talk::Native(talk) => talk.hang_up(),
             Talk::Provided(seat) => seat.hang_up(),
         }
+        if let Some(seat) = self.crew.as_ref().and_then(|crew| crew.seat.as_ref()) {
+            seat.hang_up();
+        }
     }
 
     /// The most memory that the process had, in KiB, once it is gone.

@@ -196,7 +196,9 @@ fn they_hear_of_invocations_and_of_the_end(reaper: &[&str]) {
         assert!(registered.contains("\"accountId\": \"000000000000\""), "{registered}");
         let log = server.hob(&["logs", "demo"]).out;
         assert!(log.contains(&format!("{name} on standard output")), "{log}");
-        assert!(log.contains(&format!("EXTENSION\tName: {name}\tState: Ready")), "{log}");
+        let events = if name == "first" { "INVOKE,SHUTDOWN" } else { "INVOKE" };
+        let line = format!("EXTENSION\tName: {name}\tState: Ready\tEvents: [{events}]\n");
+        assert!(log.contains(&line), "{log}");
     }
     let text = report(&site);
     let at = |what: &str| text.find(what).unwrap();

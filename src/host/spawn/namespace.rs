@@ -149,6 +149,27 @@ mod tests {
     use std::rc::Rc;
 
     #[test]
+    fn who_has_ended_is_in_no_namespace() {
+        let launch = Launch {
+            program: c"/bin/true".into(),
+            arguments: vec![c"true".into()],
+            environment: Vec::new(),
+            directory: c"/".into(),
+            namespace: None,
+        };
+        let null = File::open("/dev/null").expect("/dev/null");
+        let seat = Seat { environment: &[], stdio: [null.as_fd(); 3], join: None };
+        let pid = Spawner::new(false).spawn(&launch, &seat).expect("started").pid;
+        let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("not reaped");
+        while !stat().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        assert!(namespace_of(pid).expect("nothing is wrong").is_none());
+        super::super::reap(pid, true).expect("ours");
+        assert!(namespace_of(std::process::id().cast_signed()).expect("there").is_some());
+    }
+
+    #[test]
     fn a_failed_mount_names_its_step_and_is_not_the_handlers_fault() {
         let bind =
             Mount::Bind { source: c"/".into(), target: c"/nonexistent".into(), read_only: None };

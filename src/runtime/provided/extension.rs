@@ -110,6 +110,16 @@ impl Extension {
         self.waiting && self.event.is_none()
     }
 
+    /// The events that it asked for.
+    pub fn events(&self) -> &'static str {
+        match (self.invoke, self.shutdown) {
+            (true, true) => "INVOKE,SHUTDOWN",
+            (true, false) => "INVOKE",
+            (false, true) => "SHUTDOWN",
+            (false, false) => "",
+        }
+    }
+
     /// True if it is told of invocations.
     pub fn hears_of_invocations(&self) -> bool {
         self.invoke

@@ -224,6 +224,12 @@ impl Seat {
         self.extensions.borrow().iter().filter(registered).count() == programs
     }
 
+    /// The events that a program asked for.
+    pub fn events(&self, program: usize) -> &'static str {
+        let list = self.extensions.borrow();
+        list.iter().find(|other| other.program == Some(program)).map_or("", Extension::events)
+    }
+
     /// True if a part of the runtime has registered.
     pub fn has_internal(&self) -> bool {
         self.extensions.borrow().iter().any(|extension| extension.program.is_none())
