@@ -231,6 +231,28 @@ fn failing_starts() {
 }
 
 #[test]
+fn workers_that_cannot_go_on() {
+    let mut scene = Scene::new("workers that lose a part of themselves, in every state", 1);
+    scene.configure(0, SETTINGS);
+    scene.invoke(0);
+    scene.ready(worker(0, 1));
+    scene.event(Event::Failed { worker: worker(0, 1) });
+    scene.event(Event::Failed { worker: worker(0, 1) });
+    scene.invoke(0);
+    scene.exits(worker(0, 1));
+    scene.ready(worker(0, 2));
+    scene.event(Event::Replied { worker: worker(0, 2), ok: true });
+    scene.event(Event::Failed { worker: worker(0, 2) });
+    scene.exits(worker(0, 2));
+    scene.invoke(0);
+    scene.ready(worker(0, 3));
+    scene.done(worker(0, 3));
+    scene.event(Event::Failed { worker: worker(0, 3) });
+    scene.exits(worker(0, 3));
+    compare("pool-parts.txt", &scene.text);
+}
+
+#[test]
 fn update_and_drain() {
     let mut scene = Scene::new("a new version, provisioned workers, drain", 3);
     scene.configure(0, SETTINGS);

@@ -272,7 +272,7 @@ fn a_start_that_an_extension_spoils_says_so(reaper: &[&str]) {
     for (plan, kind, message) in [
         ("exit", "Extension.Crash", "exit status 3"),
         ("init-error", "Extension.InitError", "Own.Trouble"),
-        ("silent", "Sandbox.Timedout", "Init timed out after 1.00 seconds"),
+        ("silent", "Sandbox.Timedout", "Init timed out after 2.00 seconds"),
         ("launch", "Extension.LaunchError", "Error: extension second: No such file"),
         ("many", "Extension.LaunchError", "11 extensions, 10 are allowed"),
     ] {
@@ -284,15 +284,17 @@ fn a_start_that_an_extension_spoils_says_so(reaper: &[&str]) {
             "many" => (3..12).for_each(|n| layer(&site, &[&format!("e{n}")])),
             _ => {}
         }
-        provided(&site, &[("SECOND", plan)], "timeout_s = 1\nshutdown_grace_ms = 1000");
-        let server = site.serve(&[reaper, &["--init-limit", "1"]].concat());
+        let limit = if plan == "silent" { "2" } else { "10" };
+        let more = format!("timeout_s = {limit}\nshutdown_grace_ms = 1000");
+        provided(&site, &[("SECOND", plan)], &more);
+        let server = site.serve(&[reaper, &["--init-limit", limit]].concat());
         let (told, text) = server.fails("demo", "{}");
         // The second start runs inside the invocation, whose timeout it is.
         if plan != "silent" {
             assert_eq!(told, kind, "{plan}: {text}");
             assert!(text.contains(message), "{plan}: {text}");
         } else {
-            assert!(text.contains("Task timed out after 1.00 seconds"), "{text}");
+            assert!(text.contains("Task timed out after 2.00 seconds"), "{text}");
         }
         let log = server.hob(&["logs", "demo"]).out;
         let status = if plan == "silent" { "timeout" } else { "error" };
