@@ -9,7 +9,7 @@ use std::path::Path;
 use hob::pool::{
     Cause, Event, FunctionId, Instant, InvocationId, Pool, Settings, VersionId, WorkerId,
 };
-use hob::wire::{Context, FromWorker, ToWorker, encode};
+use hob::wire::{Context, FromWorker, ToWorker, encode, serial};
 
 fn compare(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -69,6 +69,32 @@ fn the_bytes_of_the_wire() {
     let fork = ToWorker::Fork { id: 1, environment: "A=1\0B=2" };
     let length = encode(&fork, 0, &mut head).unwrap();
     line("Fork 1", &head[..length], b"");
+    text.push_str("# on a serial line\n");
+    let mut line = |name: &str, frame: &[u8], payload: &[u8]| {
+        let hex: Vec<String> = frame.iter().map(|b| format!("{b:02x}")).collect();
+        writeln!(text, "{name}, {:?} -> {}", String::from_utf8_lossy(payload), hex.join(" "))
+            .unwrap();
+    };
+    let mut out = [0; 512];
+    for (id, reply_max, function, payload) in
+        [(1, 0, "", "{}"), (300, 118, "lamp", "{\"presses\":1}"), (u32::MAX, 16_374, "a:1", "0")]
+    {
+        let call = serial::ToHost::Call { id, reply_max, function };
+        let length = serial::encode(&call, payload.as_bytes(), &mut out).unwrap();
+        line(&format!("Call {id} {reply_max} {function:?}"), &out[..length], payload.as_bytes());
+    }
+    let refused = |reason| serial::FromHost::Refused { id: 300, reason };
+    for (name, message, payload) in [
+        ("Reply 1", serial::FromHost::Reply { id: 1 }, &b"{}"[..]),
+        ("Reply 0", serial::FromHost::Reply { id: 0 }, b"\0\0"),
+        ("Reply 300", serial::FromHost::Reply { id: 300 }, &[b'x'; 254]),
+        ("Error 7", serial::FromHost::Error { id: 7 }, b"{\"errorType\":\"E\"}"),
+        ("Refused 300 Throttled", refused(serial::Reason::Throttled), b""),
+        ("Refused 300 Internal", refused(serial::Reason::Internal), b""),
+    ] {
+        let length = serial::encode(&message, payload, &mut out).unwrap();
+        line(name, &out[..length], payload);
+    }
     compare("wire.txt", &text);
 }
 

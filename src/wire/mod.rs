@@ -6,6 +6,8 @@
 mod frame;
 #[cfg(feature = "handler")]
 pub mod handler;
+#[cfg(feature = "serial")]
+pub mod serial;
 
 use serde::{Deserialize, Serialize};
 
