@@ -1,15 +1,19 @@
 //! The wire on a serial line: a small device calls functions of the board that it is wired to.
-//! `SPEC.md`, "On a serial line", is the definition.
+//! `SPEC.md`, "On a serial line", is the definition; [`Client`] is the device's side of it.
 //!
 //! A pure codec, for both sides: a frame is written into the caller's buffer, and read byte by byte
 //! into another. A line loses bytes and invents some, so nothing is believed before its checksum,
 //! and whatever came before a zero byte has no effect on what comes after it. Nothing here waits,
 //! allocates or panics on what it reads.
 
+mod client;
+
 use cobs::{CobsEncoder, DecodeResult, DecoderState};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+
+pub use client::{Client, Failure};
 
 /// Most bytes of a frame as it is before COBS, header and checksum included: 1.4 s of a line at
 /// 115,200 baud. A host has two such buffers for a line, a device as much as it likes.
