@@ -157,7 +157,6 @@ NODE = [
     case("async", "aws.together", [1, 2, 3], [4]),
     case("an ES module that awaits", "modern.handler", 1, 2),
     case("globals from event to event", "aws.eventNumbers", 1, 2, 3),
-    case("timers after the reply", "aws.later", 1, 2),
     case("a thenable", "all.thenable", 1),
     case("a nested export", "all.deep.inner.handler", 1),
     case("programs", "aws.programs", 1),
@@ -243,11 +242,6 @@ different("python", "argv", "the program that Python runs is another")
 if sys.version_info >= (3, 12):
     # Until then what a function returns is escaped.
     different("python", "lone surrogates", "a Runtime.MarshalError; AWS's client dies of it")
-different(
-    "nodejs24.x nodejs22.x",
-    "stdin",
-    "it is the worker's socket, which Node cannot move: there is nothing to read yet",
-)
 different(
     "nodejs24.x",
     "listeners of the process",

@@ -158,7 +158,7 @@ mod tests {
             namespace: None,
         };
         let null = File::open("/dev/null").expect("/dev/null");
-        let seat = Seat { environment: &[], stdio: [null.as_fd(); 3], join: None };
+        let seat = Seat { environment: &[], stdio: &[null.as_fd(); 3], join: None };
         let pid = Spawner::new(false).spawn(&launch, &seat).expect("started").pid;
         let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("not reaped");
         while !stat().contains(") Z ") {

@@ -24,6 +24,7 @@ const TOO_LARGE = JSON.stringify({
 // Where the socket is: standard input, unless the host has put it where programs that the handler
 // starts cannot inherit it (Node itself closes all but the first three for them).
 const descriptor = Number(process.env.HOB_WIRE_FD || 0);
+delete process.env.HOB_WIRE_FD;
 
 // One write for most answers, without a buffer for each. UTF-8 takes at most 3 bytes for each unit
 // of a string, a frame's beginning at most 10, Ready 5.
