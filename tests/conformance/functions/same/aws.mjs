@@ -88,10 +88,18 @@ export async function slow(event) {
   await pause(event * 1000);
 }
 
+let timer;
+
+/** The first reply leaves before its timer, which the second event finds running. */
 export async function later(event) {
-  setTimeout(() => console.log("after the reply of", event), 50);
-  if (event === 2) await pause(100);
-  return event;
+  if (event === 2) return timer;
+  timer = new Promise((resolve) => {
+    setTimeout(() => {
+      console.log("after the reply");
+      resolve("the timer ran");
+    }, 1000);
+  });
+  return "the timer runs";
 }
 
 export async function deadline(_event, context) {
