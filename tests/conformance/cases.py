@@ -157,6 +157,7 @@ NODE = [
     case("async", "aws.together", [1, 2, 3], [4]),
     case("an ES module that awaits", "modern.handler", 1, 2),
     case("globals from event to event", "aws.eventNumbers", 1, 2, 3),
+    case("timers after the reply", "aws.later", 1, 2),
     case("a thenable", "all.thenable", 1),
     case("a nested export", "all.deep.inner.handler", 1),
     case("programs", "aws.programs", 1),
@@ -235,8 +236,8 @@ different(
 different(
     "python nodejs24.x nodejs22.x",
     "environment, of the client",
-    "no Runtime API, the runtime's own directory, HOB_WIRE, in a Python zygote one thread for "
-    "OpenBLAS; a shell starts AWS's client here",
+    "no Runtime API, the runtime's own directory, HOB_WIRE and the like, in a Python zygote one "
+    "thread for OpenBLAS; a shell starts AWS's client here",
 )
 different("python", "argv", "the program that Python runs is another")
 if sys.version_info >= (3, 12):
