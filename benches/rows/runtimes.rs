@@ -22,7 +22,8 @@ fn function(runtime: &str, more: &str) -> String {
     format!("runtime = \"{runtime}\"\nhandler = \"app.handler\"\n{more}\n")
 }
 
-/// Times cold starts, with time between them for a spare to be made.
+/// Times cold starts, with time between them for a spare to be made. Both processors sleep
+/// meanwhile, and are woken by what is measured.
 fn rested(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
     let one = |_| {
         std::thread::sleep(Duration::from_millis(15));
@@ -87,7 +88,7 @@ fn python_starts(bench: &Bench, module: &str, rounds: usize) -> [(f64, f64); 3] 
     let source = format!("{import}{ECHO}");
     let server = Server::start_with(bench, &functions, &source, &["--spares", "off"]);
     let spared = Server::start_with(bench, &functions, &source, &[]);
-    rested(&server, "cold", 2);
+    timed(&server, "cold", 2);
     rested(&spared, "cold", 5);
     let prelude = if module.is_empty() { String::new() } else { format!(", {module}") };
     interleaved(
