@@ -17,6 +17,7 @@ use std::task::{Context, Poll, Waker};
 
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use smol::LocalExecutor;
 
 use super::clock::Clock;
@@ -267,6 +268,17 @@ pub struct Io<T: AsFd> {
     fd: T,
     index: u32,
     reactor: Rc<Reactor>,
+}
+
+impl Io<OwnedFd> {
+    /// Two stream sockets that are connected: ours, and one for a process that we start.
+    pub fn pair(reactor: &Rc<Reactor>) -> io::Result<(Io<OwnedFd>, OwnedFd)> {
+        let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+        let (ours, theirs) = rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None)?;
+        // Theirs blocks, as programs expect it.
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        Ok((Io::new(reactor, ours)?, theirs))
+    }
 }
 
 impl<T: AsFd> Io<T> {

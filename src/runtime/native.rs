@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
+use rustix::net::Shutdown;
 
 use crate::function::name::ARN_MAX;
 use crate::host::Host;
@@ -72,15 +72,9 @@ impl Unsent {
 impl Talk {
     /// A new conversation, and the worker's end of it.
     pub fn open(reactor: &Rc<Reactor>) -> std::io::Result<(Talk, OwnedFd)> {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        rustix::io::ioctl_fionbio(&ours, true)?;
+        let (socket, theirs) = Io::pair(reactor)?;
         let talk = Talk {
-            socket: Io::new(reactor, ours)?,
+            socket,
             stage: Cell::new(Stage::Silent),
             serial: Cell::new(0),
             unsent: Cell::default(),

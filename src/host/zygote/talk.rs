@@ -6,8 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use rustix::net::{SocketFlags, SocketType};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::host::spawn::Exit;
 use crate::io::reactor::Interest;
@@ -78,15 +77,9 @@ impl Drop for Wait<'_> {
 impl Talk {
     /// A new conversation, and the zygote's end of it.
     pub fn open(reactor: &Rc<Reactor>) -> std::io::Result<(Talk, OwnedFd)> {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        rustix::io::ioctl_fionbio(&ours, true)?;
+        let (socket, theirs) = Io::pair(reactor)?;
         let talk = Talk {
-            socket: Io::new(reactor, ours)?,
+            socket,
             stage: RefCell::new(Stage::Silent),
             unread: RefCell::default(),
             serial: Cell::new(0),
