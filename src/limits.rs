@@ -205,10 +205,27 @@ pub const CODE_BYTES_MAX: u64 = 262_144_000;
 pub const CODE_FILES_MAX: usize = 100_000;
 /// Directories in directories of a function.
 pub const CODE_DEPTH_MAX: usize = 64;
+/// Bytes of what is kept of a function beside its versions, or of one of them: a policy of 20 KiB,
+/// an environment of 4 KiB, tags, aliases.
+pub const RECORD_BYTES_MAX: u64 = 256 * 1024;
 /// Bytes of a zip that is pushed, as on Lambda.
 pub const ZIP_BYTES_MAX: usize = 52_428_800;
 /// Bytes that a helper process may print: a line for each function.
 pub const HELPER_REPLY_MAX: usize = 256 * 1024;
+/// Bytes of a request with a zip in it, as on Lambda: the zip in base64, and a little.
+pub const UPLOAD_BYTES_MAX: usize = 70_167_211;
+/// Bytes of a request to the control plane that has no zip in it.
+pub const CONTROL_BODY_MAX: usize = 128 * 1024;
+/// Items on a page of a list of functions or versions, as on Lambda.
+pub const LIST_PAGE_MAX: usize = 50;
+/// Characters of a description, as on Lambda.
+pub const DESCRIPTION_MAX: usize = 256;
+/// Bytes of all code, as Lambda tells it: what a board has room for is the disk's affair.
+pub const CODE_TOTAL_MAX: u64 = 80_530_636_800;
+/// Bytes of a download that are read and sent at one time.
+pub const DOWNLOAD_SEND: usize = 64 * 1024;
+/// Tags of a function, as on Lambda.
+pub const TAGS_MAX: usize = 50;
 /// How long an invocation waits for its function to be read while the server starts.
 pub const LOAD_WAIT_MS: u32 = 5_000;
 /// Bytes of log text sent at one time.

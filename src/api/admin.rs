@@ -1,18 +1,19 @@
 //! What hob's own command line asks: tables for people, changes to functions.
 
-use std::io::Write;
 use std::rc::Rc;
 
 use serde_json::{Value, json};
 
+use super::control::upload::{self, Incoming};
+use super::control::{CHANGE_IT, no_folder, push as push_code};
 use super::error::ApiError;
 use super::route::Admin;
 use super::{Api, End, logs, reply};
 use crate::function::name::is_name;
+use crate::function::store::Part;
 use crate::host::catalog::{Function, Source, Version};
 use crate::host::worker::Worker;
-use crate::http::connection::Broken;
-use crate::http::{Connection, Head, Refused};
+use crate::http::{Connection, Head};
 use crate::limits::ZIP_BYTES_MAX;
 use crate::pool::{Instant, State};
 use crate::runtime::extensions::Program;
@@ -164,7 +165,7 @@ async fn remove(api: &Rc<Api>, name: &str) -> Result<Value, ApiError> {
     }
     no_folder(api, name, "remove the folder")?;
     api.host
-        .helper(&["forget", &data(api), name])
+        .helper(&["forget", &data(api), Part::Functions.directory(), name])
         .await
         .map_err(|error| ApiError::service(500, error))?;
     api.host.remove(name);
@@ -201,7 +202,7 @@ fn row(worker: &Worker, state: &str, now: Instant) -> Value {
     let mut row = json!({
         "slot": worker.id.slot,
         "function": &*worker.version.name,
-        "version": worker.version.label,
+        "version": &*worker.version.label,
         "state": state,
         "pid": worker.process.pid(),
         "uptime_s": seconds(worker.spawned),
@@ -239,88 +240,31 @@ async fn push(
         .into());
     }
     no_folder(api, name, CHANGE_IT)?;
-    // What is received while the server still cleans its store would be cleaned away.
-    drop(api.host.changes.lock().await);
-    let zip = api.store.incoming(api.host.random());
-    let received = receive(connection, head, &zip).await;
-    if let Err(end) = received {
-        let _ = std::fs::remove_file(&zip);
-        return Err(end);
-    }
+    let too_long = || ApiError::too_large(ZIP_BYTES_MAX);
+    let zip = upload::receive(api, connection, head, ZIP_BYTES_MAX, too_long).await?;
     let started = api.host.reactor.now();
-    install(api, name, &zip).await?;
+    install(api, name, zip).await?;
     let ms = api.host.reactor.now().micros_since(started) / 1000;
     Ok(json!({ "pushed": name, "ms": ms }))
 }
 
-/// What to do instead of a push.
-const CHANGE_IT: &str = "change it there";
-
-/// A function that is a folder is neither pushed nor removed.
-fn no_folder(api: &Api, name: &str, instead: &str) -> Result<(), ApiError> {
-    match api.host.catalog.borrow().function(name).map(|function| &function.source) {
-        Some(Source::Folder(path)) => Err(ApiError::conflict(format!(
-            "function {name} is the folder {}: {instead}",
-            path.display()
-        ))),
-        Some(Source::Pushed) | None => Ok(()),
-    }
-}
-
 /// Unpacks a zip, looks at it, and only then makes it the function's code.
-async fn install(api: &Rc<Api>, name: &str, zip: &std::path::Path) -> Result<(), ApiError> {
-    let (host, store) = (&api.host, &api.store);
+async fn install(api: &Rc<Api>, name: &str, zip: Incoming) -> Result<(), ApiError> {
+    let host = &api.host;
     let _change = host.changes.lock().await;
     // A folder of this name may have come while the zip did.
-    if let Err(error) = no_folder(api, name, CHANGE_IT) {
-        let _ = std::fs::remove_file(zip);
-        return Err(error);
-    }
+    no_folder(api, name, CHANGE_IT)?;
     // Before the zip is unpacked: what that adds has no name yet.
-    host.discard_unused(store.data()).await;
-    let unpacked = host.helper(&["unpack", &data(api), &zip.display().to_string()]).await;
-    if unpacked.is_err() {
-        // The helper removes it, if it got that far.
-        let _ = std::fs::remove_file(zip);
-    }
-    let digest = unpacked.map_err(ApiError::invalid_parameter)?;
-    let digest = digest.trim();
-    let function = host.load(name, Source::Pushed, &store.code(digest), None);
-    if let Err(issues) = &function.state {
-        host.has_unused();
-        return Err(ApiError::invalid_parameter(issues.join("; ")));
-    }
-    let committed = host.helper(&["commit", &data(api), name, digest]).await;
-    committed.map_err(|error| ApiError::service(500, error))?;
-    host.put(function);
-    Ok(())
+    host.discard_unused(api.store.data()).await;
+    // If this comes to nothing, nobody will name it.
+    host.has_unused();
+    let unpacked = host.helper(&["unpack", &data(api), &zip.path().display().to_string()]).await;
+    let code = unpacked.map_err(ApiError::invalid_parameter)?;
+    let code = serde_json::from_str(&code);
+    let code = code.map_err(|error| ApiError::service(500, format!("helper unpack: {error}")))?;
+    push_code(api, name, code).await
 }
 
 fn data(api: &Api) -> String {
     api.store.data().display().to_string()
-}
-
-/// Writes a request's body to a file, piece by piece.
-async fn receive(
-    connection: &mut Connection,
-    head: &Head,
-    path: &std::path::Path,
-) -> Result<(), End> {
-    let trouble = |error: std::io::Error| {
-        End::Error(ApiError::service(500, format!("write {}: {error}", path.display())))
-    };
-    let mut file = std::fs::File::create_new(path).map_err(trouble)?;
-    let mut pieces = connection.pieces(head, ZIP_BYTES_MAX).await?;
-    loop {
-        match pieces.next(connection).await {
-            Ok(Some(range)) => {
-                file.write_all(&connection.bytes()[range]).map_err(trouble)?;
-            }
-            Ok(None) => return Ok(()),
-            Err(Broken::Refused(Refused::BodyTooLong)) => {
-                return Err(ApiError::too_large(ZIP_BYTES_MAX).into());
-            }
-            Err(broken) => return Err(broken.into()),
-        }
-    }
 }

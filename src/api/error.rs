@@ -39,9 +39,42 @@ impl ApiError {
         ApiError::user(400, "InvalidParameterValueException", message)
     }
 
+    /// The same without a type, as Lambda answers it in a few places.
+    pub fn untyped_parameter(message: impl Into<String>) -> ApiError {
+        ApiError { kind: None, ..ApiError::invalid_parameter(message) }
+    }
+
     /// 400: the body is not what it should be.
     pub fn invalid_content(message: impl Into<String>) -> ApiError {
         ApiError::user(400, "InvalidRequestContentException", message)
+    }
+
+    /// 400: a value that no parameter of that name may have.
+    pub fn validation(message: impl Into<String>) -> ApiError {
+        ApiError { kind: None, ..ApiError::user(400, "ValidationException", message) }
+    }
+
+    /// 400: a value of another type than the parameter's.
+    pub fn serialization(message: impl Into<String>) -> ApiError {
+        ApiError { kind: None, ..ApiError::user(400, "SerializationException", message) }
+    }
+
+    /// 412: somebody else has changed it meanwhile.
+    pub fn precondition() -> ApiError {
+        let message = "The Revision Id provided does not match the latest Revision Id. Call the \
+                       GetFunction/GetAlias API to retrieve the latest Revision Id";
+        ApiError::user(412, "PreconditionFailedException", message)
+    }
+
+    /// 404: no workers are kept ready for that.
+    pub fn no_provisioned() -> ApiError {
+        let message = "No Provisioned Concurrency Config found for this function";
+        ApiError::user(404, "ProvisionedConcurrencyConfigNotFoundException", message)
+    }
+
+    /// 413: the zip, or the request that it is in, is too large.
+    pub fn entity_too_large(message: impl Into<String>) -> ApiError {
+        ApiError::user(413, "RequestEntityTooLargeException", message)
     }
 
     /// 409: it is not in a state for that.

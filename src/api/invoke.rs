@@ -11,6 +11,7 @@ use super::error::ApiError;
 use super::route::Invoke;
 use super::{Api, End, json};
 use crate::function::name::{FunctionName, Home, Name};
+use crate::function::record::LATEST;
 use crate::host::catalog::Version;
 use crate::host::invocation::{Call, Payload, Settled};
 use crate::host::{Claim, Host};
@@ -21,9 +22,6 @@ use crate::http::{Connection, Head, Refused};
 use crate::io::reactor::Interest;
 use crate::limits::{CLIENT_CONTEXT_MAX, HALF_CLOSE_MS, PAYLOAD_MAX, TRACE_MAX};
 use crate::pool::Outcome;
-
-/// The version that a function's bare name means.
-const LATEST: &str = "$LATEST";
 
 /// What the header fields of an invocation say.
 #[derive(Default)]
@@ -69,7 +67,7 @@ pub async fn serve(
     if head.expects_continue {
         // It asks before it sends: what is no use sending is refused here.
         host.know(name.name).await;
-        find(host, name)?;
+        find(api, name)?;
     }
     let body = match connection.body(head, PAYLOAD_MAX).await {
         Ok(body) => body,
@@ -79,7 +77,7 @@ pub async fn serve(
         Err(broken) => return Err(broken.into()),
     };
     host.know(name.name).await;
-    let version = find(host, name)?;
+    let version = find(api, name)?;
     let event = &connection.bytes()[body.payload.clone()];
     if !event.is_empty() {
         json::check(event).map_err(|error| {
@@ -144,17 +142,33 @@ pub async fn run(mut claim: Claim<'_>, connection: &Connection) -> Result<Settle
     .await
 }
 
-/// The version that a name means, or Lambda's error.
-pub fn find(host: &Host, name: FunctionName<'_>) -> Result<Rc<Version>, ApiError> {
-    let catalog = host.catalog.borrow();
-    let function = catalog.function(name.name).ok_or_else(|| not_found(host, name, ""))?;
-    match &function.state {
-        Ok(version) if matches!(name.qualifier, None | Some(LATEST)) => Ok(Rc::clone(version)),
-        Ok(_) => Err(not_found(host, name, "")),
-        Err(issues) => {
-            let why = format!(" ({})", issues.first().map_or("refused", String::as_str));
-            Err(not_found(host, name, &why))
+/// The version that a name means, or Lambda's error. An alias with two ends means either.
+pub fn find(api: &Api, name: FunctionName<'_>) -> Result<Rc<Version>, ApiError> {
+    let host = &api.host;
+    let number = {
+        let catalog = host.catalog.borrow();
+        let function = catalog.function(name.name).ok_or_else(|| not_found(host, name, ""))?;
+        let label = name.qualifier.filter(|qualifier| *qualifier != LATEST);
+        let label = label.map(|label| match function.alias(label) {
+            Some(route) if route.additional.is_some() => route.choose(host.chance()),
+            Some(route) => &route.function_version,
+            None => label,
+        });
+        let Some(label) = label.filter(|label| *label != LATEST) else {
+            return function.state.clone().map_err(|issues| {
+                let why = format!(" ({})", issues.first().map_or("refused", String::as_str));
+                not_found(host, name, &why)
+            });
+        };
+        if let Some(version) = function.published(label) {
+            return Ok(Rc::clone(version));
         }
+        label.parse().map_err(|_| not_found(host, name, ""))?
+    };
+    match host.published(&api.store, name.name, number) {
+        Ok(Some(version)) => Ok(version),
+        Ok(None) => Err(not_found(host, name, "")),
+        Err(why) => Err(not_found(host, name, &format!(" ({why})"))),
     }
 }
 
@@ -254,7 +268,7 @@ async fn answer(
         .field("Content-Type", "application/json")
         .field("x-amzn-RequestId", settled.request)
         .field("X-Amzn-Trace-Id", &settled.trace)
-        .field("X-Amz-Executed-Version", version.label);
+        .field("X-Amz-Executed-Version", &version.label);
     if failed {
         reply = reply.field("X-Amz-Function-Error", "Unhandled");
     }

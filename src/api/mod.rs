@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod auth;
+mod control;
 pub mod error;
 pub mod invoke;
 pub mod json;
@@ -124,6 +125,10 @@ async fn serve_one(api: &Rc<Api>, connection: &mut Connection, head: &Head) -> R
         Route::Health => reply(connection, head, 200, "text/plain", b"ok\n").await,
         Route::Ready => ready(api, connection, head).await,
         Route::Admin(admin) => Box::pin(admin::serve(api, connection, head, admin)).await,
+        Route::Control(operation) => {
+            Box::pin(control::serve(api, connection, head, *operation)).await
+        }
+        Route::Code(digest) => Box::pin(control::download(api, connection, head, &digest)).await,
         Route::Unknown => Err(ApiError::unknown_operation().into()),
     }
 }

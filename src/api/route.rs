@@ -1,8 +1,11 @@
 //! From a request target to what is asked for.
 
+pub mod control;
+
 use std::borrow::Cow;
 
 use crate::http::Method;
+pub use control::{Operation, What};
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +20,10 @@ pub enum Route<'a> {
     Ready,
     /// Something for hob's own command line.
     Admin(Admin),
+    /// The control plane of Lambda's API.
+    Control(Box<Operation>),
+    /// Code as a zip, by digest: where `Code.Location` leads.
+    Code(String),
     /// Nothing that is known here.
     Unknown,
 }
@@ -61,11 +68,12 @@ pub enum Admin {
 }
 
 impl Route<'_> {
-    /// False for what everybody may ask, and for function URLs, which have a rule of their own.
+    /// False for what everybody may ask, for function URLs, which have a rule of their own, and for
+    /// code, whose name is what only those know who were told.
     pub fn needs_credentials(&self) -> bool {
         match self {
-            Route::Health | Route::Ready | Route::Url(_) => false,
-            Route::Invoke(_) | Route::Admin(_) | Route::Unknown => true,
+            Route::Health | Route::Ready | Route::Url(_) | Route::Code(_) => false,
+            Route::Invoke(_) | Route::Admin(_) | Route::Control(_) | Route::Unknown => true,
         }
     }
 }
@@ -103,7 +111,11 @@ pub fn parse(method: Method, target: &[u8]) -> Route<'_> {
         (method, ["hob", rest @ ..]) => {
             admin(method, rest, query).map_or(Route::Unknown, Route::Admin)
         }
-        _ => Route::Unknown,
+        (Method::Get, ["code", name]) => {
+            decode(name).map_or(Route::Unknown, |name| Route::Code(name.into_owned()))
+        }
+        _ => control::parse(method, path, query)
+            .map_or(Route::Unknown, |operation| Route::Control(Box::new(operation))),
     }
 }
 

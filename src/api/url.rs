@@ -40,7 +40,7 @@ pub async fn serve(
     let host = &api.host;
     host.know(name).await;
     let function = FunctionName { name, qualifier: None };
-    let version = find(host, function)?;
+    let version = find(api, function)?;
     match version.config.url {
         Some(UrlAuth::None) => {}
         Some(UrlAuth::Iam) => {
@@ -77,7 +77,7 @@ pub async fn serve(
     let length = event.len();
     let claim = host.invoke(Call {
         // While the body came, another version may have taken the place of that one.
-        version: find(host, function)?.id,
+        version: find(api, function)?.id,
         qualifier: None,
         payload: Some(Payload::new(event, 0..length)),
         request: Some(id),

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::print;
 use crate::error::Error;
-use crate::function::store::Store;
+use crate::function::package;
+use crate::function::store::{Part, Store};
 use crate::runtime::bundled;
 use crate::server::loader;
 
@@ -27,13 +28,35 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
             }
         }
         ["unpack", data, zip] => {
-            let digest = store(data).unpack(Path::new(zip)).map_err(|error| fail(&error))?;
-            print(&format!("{digest}\n"));
+            let code = store(data).unpack(Path::new(zip)).map_err(|error| fail(&error))?;
+            print(&serde_json::to_string(&code).map_err(|error| fail(&error))?);
         }
-        ["commit", data, name, digest] => {
-            store(data).commit(name, digest).map_err(|error| fail(&error))?;
+        ["pack", code, zip] => {
+            let packed = std::fs::File::create_new(zip)
+                .map_err(|error| fail(&error))
+                .map(|mut zip| package::pack(Path::new(code), &mut zip));
+            packed?.map_err(|error| fail(&error))?;
         }
-        ["forget", data, name] => store(data).forget(name).map_err(|error| fail(&error))?,
+        ["take", data, upload, member] => {
+            let taken = store(data).take(Path::new(upload), member);
+            print(&serde_json::to_string(&taken).map_err(|error| fail(&error))?);
+        }
+        ["commit", data, part, name, record, version @ ..] => {
+            let version = match version {
+                [number, staged] => Some((number_of(number)?, Path::new(staged))),
+                _ => None,
+            };
+            let committed = store(data).commit(part_of(part)?, name, Path::new(record), version);
+            committed.map_err(|error| fail(&error))?;
+        }
+        ["forget", data, part, name] => {
+            store(data).forget(part_of(part)?, name).map_err(|error| fail(&error))?;
+        }
+        ["forget", data, part, name, number] => {
+            let number = number_of(number)?;
+            let forgotten = store(data).forget_version(part_of(part)?, name, number);
+            forgotten.map_err(|error| fail(&error))?;
+        }
         ["discard", data, running @ ..] => {
             store(data).discard(running).map_err(|error| fail(&error))?;
         }
@@ -41,6 +64,14 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
         _ => return Err(Error::usage("helper: for the server's own use")),
     }
     Ok(())
+}
+
+fn part_of(directory: &str) -> Result<Part, Error> {
+    Part::parse(directory).ok_or_else(|| Error::usage("helper: no such part"))
+}
+
+fn number_of(text: &str) -> Result<u32, Error> {
+    text.parse().map_err(|_| Error::usage("helper: no number"))
 }
 
 fn store(data: &str) -> Store {

@@ -1,5 +1,7 @@
 //! `function.toml`: everything a user may say about a function, checked key by key.
 
+mod direct;
+
 use super::trigger::{self, Trigger, is_topic};
 use crate::config::{Issue, Section, Source};
 use crate::limits::SLOTS_MAX;
@@ -45,7 +47,8 @@ impl Runtime {
         }
     }
 
-    fn parse(id: &str) -> Option<Runtime> {
+    /// The runtime of this name, if there is one.
+    pub fn parse(id: &str) -> Option<Runtime> {
         let version = |prefix: &str, range: std::ops::RangeInclusive<u32>, suffix: &str| {
             let number = id.strip_prefix(prefix)?.strip_suffix(suffix)?;
             number.parse().ok().filter(|n| range.contains(n) && number == n.to_string())
@@ -61,7 +64,8 @@ impl Runtime {
     }
 }
 
-const RUNTIMES: &str = "exec, native, provided, provided.al2, provided.al2023, python3.9 to \
+/// Every runtime, for people.
+pub const RUNTIMES: &str = "exec, native, provided, provided.al2, provided.al2023, python3.9 to \
                         python3.14, nodejs18.x to nodejs24.x";
 
 /// Whether workers are forked from an initialised process.
@@ -88,6 +92,13 @@ pub struct Async {
     pub on_success: Option<String>,
     /// Where the record of a failure goes.
     pub on_failure: Option<String>,
+}
+
+/// How a function's own lines are logged, if not as plain text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least level that is kept.
+    pub level: String,
 }
 
 /// What the worker may touch.
@@ -149,12 +160,14 @@ pub struct FunctionConfig {
     pub triggers: Vec<Trigger>,
     /// The function URL, if `[url]` is there.
     pub url: Option<UrlAuth>,
+    /// Its runtime writes JSON; only over the API.
+    pub log: Option<Log>,
     /// Keys that were given and that this build does not act upon yet.
     pub not_in_force: Vec<&'static str>,
 }
 
 /// Names that the platform sets, and that a function may not.
-const RESERVED_NAMES: [&str; 19] = [
+pub const RESERVED_NAMES: [&str; 19] = [
     "_HANDLER",
     "_X_AMZN_TRACE_ID",
     "AWS_ACCESS_KEY",
@@ -177,7 +190,7 @@ const RESERVED_NAMES: [&str; 19] = [
 ];
 
 /// Bytes of all environment variables together, names and values, as on Lambda.
-const ENVIRONMENT_MAX: usize = 4096;
+pub const ENVIRONMENT_MAX: usize = 4096;
 
 impl FunctionConfig {
     /// Reads the text of `file`.
@@ -220,6 +233,7 @@ fn read(section: &Section<'_>) -> FunctionConfig {
             .flatten()
             .collect(),
         url: section.table("url", url),
+        log: None,
         not_in_force: Vec::new(),
     };
     check_concurrency(section, &config);

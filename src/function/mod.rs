@@ -5,6 +5,7 @@ pub mod elf;
 pub mod layer;
 pub mod name;
 pub mod package;
+pub mod record;
 pub mod store;
 pub mod tree;
 pub mod trigger;

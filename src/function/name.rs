@@ -79,6 +79,18 @@ impl Home {
         })
     }
 
+    /// A layer's ARN, or that of one of its versions.
+    pub fn layer_arn(&self, layer: &str, version: Option<&str>) -> String {
+        let Home { region, account } = self;
+        let version = version.map(|version| format!(":{version}")).unwrap_or_default();
+        format!("arn:aws:lambda:{region}:{account}:layer:{layer}{version}")
+    }
+
+    /// The role of functions that have named none: there is no IAM here.
+    pub fn role(&self) -> String {
+        format!("arn:aws:iam::{}:role/hob", self.account)
+    }
+
     /// Understands `name`, `name:qualifier`, `account:function:name[:qualifier]`,
     /// `function:name[:qualifier]` and full ARNs; `qualifier` is what the query string says.
     pub fn parse<'a>(

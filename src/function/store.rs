@@ -6,26 +6,38 @@
 //! DATA/code/DIGEST/         one function's files
 //! DATA/code/.new-PID-N/     being written; what is left of it goes with unused code
 //! DATA/layers/DIGEST/       a function's layers, merged; as with code
-//! DATA/folders/NAME         what a folder and its layers looked like, and the digests of code and
-//!                           layers: unchanged folders are not read
-//! DATA/functions/NAME       the digest of a pushed function
+//! DATA/folders/NAME         what a folder and its layers looked like, the digest and size of the
+//!                           code, the digest of the layers: unchanged folders are not read
+//! DATA/functions/NAME/      what is kept of a function: function.json, and N.json for its
+//!                           published version N
+//! DATA/published/NAME/      the same of a layer: layer.json, and N.json for its version N
+//! DATA/zips/SHA256.zip      zips as they came
 //! DATA/caches/DIGEST/       what a runtime has made of that code, and can make again
-//! DATA/incoming/            zips on their way in
+//! DATA/incoming/            what is on its way in
+//! DATA/buckets/BUCKET/KEY   S3's place: put there by the user
 //! DATA/runtime/             the bundled runtimes, in the charge of `runtime::bundled`
 //! ```
 //!
 //! Whatever takes long (hashing, copying, unpacking, waiting for the disk) is done by short-lived
 //! helper processes, hob itself under a hidden verb, so the server neither waits nor grows.
 
+mod records;
+mod upload;
+
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use super::layer::{self, Layer};
 use super::tree::{self, Trouble};
+use crate::function::record::CodeRecord;
 use crate::limits::CODE_BYTES_MAX;
+pub use records::Part;
+pub use upload::{Refused, Taken};
 
 /// A data directory.
 #[derive(Clone, Debug)]
@@ -53,10 +65,22 @@ pub struct Content {
     pub layers: Option<String>,
 }
 
+/// What is known of a folder without reading it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Bytes of its files.
+    pub size: u64,
+    /// Milliseconds of Unix time.
+    pub modified_ms: u64,
+}
+
 /// Where directories named by digest are.
 const CODE: &str = "code";
 const LAYERS: &str = "layers";
 const CACHES: &str = "caches";
+const ZIPS: &str = "zips";
+/// Digits of a SHA-256.
+const DIGEST: usize = 64;
 
 impl Store {
     /// The store in `data`, which need not exist yet.
@@ -67,7 +91,8 @@ impl Store {
     /// Creates what is missing, and takes the lock that keeps other servers out. The lock holds
     /// as long as the file is open.
     pub fn open(&self) -> io::Result<File> {
-        for part in [CODE, LAYERS, CACHES, "folders", "functions", "incoming"] {
+        let records = Part::ALL.map(Part::directory);
+        for part in [CODE, LAYERS, CACHES, ZIPS, "folders", "incoming"].into_iter().chain(records) {
             fs::create_dir_all(self.data.join(part))?;
         }
         let lock = File::options().create(true).append(true).open(self.data.join("lock"))?;
@@ -100,9 +125,14 @@ impl Store {
         self.data.join(CACHES)
     }
 
-    /// A path for a zip on its way in.
+    /// Where the zip with this SHA-256 is.
+    pub fn zip(&self, sha256: &str) -> PathBuf {
+        self.data.join(ZIPS).join(format!("{sha256}.zip"))
+    }
+
+    /// A path for something on its way in.
     pub fn incoming(&self, serial: u128) -> PathBuf {
-        self.data.join("incoming").join(format!("{serial:032x}.zip"))
+        self.data.join("incoming").join(format!("{serial:032x}"))
     }
 
     /// Brings the code of function folders in: of all in `folders`, or only of the ones in
@@ -137,26 +167,6 @@ impl Store {
         Ok(found)
     }
 
-    fn pushed(&self) -> io::Result<Vec<Found>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(self.data.join("functions"))? {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            if !super::name::is_name(&name) {
-                continue;
-            }
-            let digest = fs::read_to_string(entry.path())?.trim().to_owned();
-            let content = if self.code(&digest).is_dir() {
-                Ok(Content { code: digest, layers: None })
-            } else {
-                Err(format!("its code {digest} is missing"))
-            };
-            found.push(Found { name, pushed: true, content });
-        }
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(found)
-    }
-
     /// The digests of a folder's files and layers, which are in the store when this returns.
     fn bring_in(&self, name: &str, folder: &Path) -> Result<Content, Trouble> {
         let note = self.data.join("folders").join(name);
@@ -180,12 +190,23 @@ impl Store {
             if self::look(folder, &layers)? == look {
                 let content = Content { code, layers: merged };
                 let layers = content.layers.as_deref().unwrap_or_default();
-                let line = format!("{look} {} {layers}", content.code);
+                let line = format!("{look} {} {bytes} {layers}", content.code);
                 write_whole(&note, format!("{}\n", line.trim_end()).as_bytes())?;
                 return Ok(content);
             }
         }
         Err(Trouble::Changing(folder.to_owned()))
+    }
+
+    /// The size of a folder's files, and when they were brought in.
+    pub fn look_of(&self, name: &str) -> Look {
+        let note = self.data.join("folders").join(name);
+        let text = fs::read_to_string(&note).unwrap_or_default();
+        let size = text.split_whitespace().nth(2).and_then(|word| word.parse().ok());
+        let modified = fs::metadata(&note).and_then(|metadata| metadata.modified()).ok();
+        let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified_ms = since.and_then(|since| u64::try_from(since.as_millis()).ok());
+        Look { size: size.unwrap_or(0), modified_ms: modified_ms.unwrap_or(0) }
     }
 
     /// What a folder that looks like this is in the store, if that is known and still there.
@@ -194,17 +215,28 @@ impl Store {
         let mut words = text.split_whitespace();
         let before = words.next()?;
         let code = words.next()?.to_owned();
-        let layers = words.next().map(str::to_owned);
+        let layers = words.nth(1).map(str::to_owned);
         let there =
             self.code(&code).is_dir() && layers.iter().all(|digest| self.layers(digest).is_dir());
         (before == look && there).then_some(Content { code, layers })
     }
 
-    /// Unpacks a zip, and removes it. Its digest.
-    pub fn unpack(&self, zip: &Path) -> Result<String, Trouble> {
-        let digest = self.add(CODE, |new| super::package::unpack(zip, new, CODE_BYTES_MAX));
-        fs::remove_file(zip)?;
-        digest
+    /// Takes a zip in: as it is, and unpacked. It is gone from where it was.
+    pub fn unpack(&self, zip: &Path) -> Result<CodeRecord, Trouble> {
+        let taken = self.unpack_and_keep(zip);
+        if taken.is_err() {
+            fs::remove_file(zip)?;
+        }
+        taken
+    }
+
+    fn unpack_and_keep(&self, zip: &Path) -> Result<CodeRecord, Trouble> {
+        let (sha256, size) = tree::digest_of(zip)?;
+        let digest = self.add(CODE, |new| super::package::unpack(zip, new, CODE_BYTES_MAX))?;
+        File::open(zip)?.sync_all()?;
+        fs::rename(zip, self.zip(&sha256))?;
+        File::open(self.data.join(ZIPS))?.sync_all()?;
+        Ok(CodeRecord { digest, zip: Some(sha256), size })
     }
 
     /// Adds a directory that `fill` makes, under the digest that it returns, to this part.
@@ -239,34 +271,24 @@ impl Store {
         Ok(digest)
     }
 
-    /// Makes the code with this digest the pushed function `name`, for good.
-    pub fn commit(&self, name: &str, digest: &str) -> io::Result<()> {
-        write_whole(&self.data.join("functions").join(name), format!("{digest}\n").as_bytes())
-    }
-
-    /// Forgets a pushed function.
-    pub fn forget(&self, name: &str) -> io::Result<()> {
-        let functions = self.data.join("functions");
-        match fs::remove_file(functions.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => File::open(functions)?.sync_all(),
-        }
-    }
-
-    /// The digests that functions have, and how their folders looked.
-    fn named(&self) -> io::Result<Vec<String>> {
-        let mut named = Vec::new();
-        for part in ["functions", "folders"] {
-            for entry in fs::read_dir(self.data.join(part))? {
-                let entry = entry?;
-                if is_unfinished(&entry.file_name()) {
-                    fs::remove_file(entry.path())?;
-                    continue;
-                }
-                let text = fs::read_to_string(entry.path())?;
-                named.extend(text.split_whitespace().map(str::to_owned));
+    /// The digests that functions have, and how their folders looked: every word of what is kept
+    /// of them that may be one, also where the rest cannot be read.
+    fn named(&self) -> io::Result<BTreeSet<String>> {
+        let mut named = BTreeSet::new();
+        let mut name_all = |path: &Path| -> io::Result<()> {
+            let text = fs::read(path)?;
+            let words = text.split(|b| !b.is_ascii_hexdigit()).filter(|word| word.len() == DIGEST);
+            named.extend(words.map(|word| String::from_utf8_lossy(word).into_owned()));
+            Ok(())
+        };
+        for entry in fs::read_dir(self.data.join("folders"))? {
+            let path = entry?.path();
+            match path.file_name().is_some_and(is_unfinished) {
+                true => fs::remove_file(path)?,
+                false => name_all(&path)?,
             }
         }
+        self.visit_records(&mut name_all)?;
         Ok(named)
     }
 
@@ -274,11 +296,12 @@ impl Store {
     /// what a cut-off helper left. Only while no other helper writes.
     pub fn discard(&self, running: &[&str]) -> io::Result<()> {
         let named = self.named()?;
-        let parts = [CODE, LAYERS, CACHES].map(|part| fs::read_dir(self.data.join(part)));
+        let parts = [CODE, LAYERS, CACHES, ZIPS].map(|part| fs::read_dir(self.data.join(part)));
         for entry in parts.into_iter().collect::<io::Result<Vec<_>>>()?.into_iter().flatten() {
             let entry = entry?;
-            let is = |digest: &str| *digest == *entry.file_name();
-            if !named.iter().any(|digest| is(digest)) && !running.iter().any(|digest| is(digest)) {
+            let name = entry.file_name();
+            let digest = name.to_str().map_or("", |name| name.strip_suffix(".zip").unwrap_or(name));
+            if !named.contains(digest) && !running.contains(&digest) {
                 tree::remove(&entry.path())?;
             }
         }
@@ -332,151 +355,4 @@ fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn function(root: &Path, name: &str, content: &str) {
-        let folder = root.join(name);
-        fs::create_dir_all(&folder).expect("a folder");
-        fs::write(folder.join("function.toml"), "runtime = \"exec\"").expect("written");
-        fs::write(folder.join("run"), content).expect("written");
-    }
-
-    #[test]
-    fn what_was_made_of_code_goes_with_the_code() {
-        let data = tempfile::tempdir().expect("data");
-        let store = Store::new(data.path());
-        let _lock = store.open().expect("open");
-        for digest in ["d1", "d2"] {
-            fs::create_dir_all(store.code(digest)).expect("made");
-            fs::create_dir_all(store.caches().join(digest)).expect("made");
-        }
-        store.discard(&["d1"]).expect("discarded");
-        assert!(store.caches().join("d1").exists() && store.code("d1").exists());
-        assert!(!store.caches().join("d2").exists() && !store.code("d2").exists());
-    }
-
-    #[test]
-    fn folders_come_in_by_content_and_unchanged_ones_are_not_read_again() {
-        let (data, root) = (tempfile::tempdir().expect("data"), tempfile::tempdir().expect("root"));
-        let store = Store::new(data.path());
-        let _lock = store.open().expect("open");
-        function(root.path(), "one", "a");
-        function(root.path(), "two", "a");
-        function(root.path(), "bad name", "a");
-        fs::create_dir(root.path().join("no-function")).expect("a folder");
-        let found = store.scan(Some(root.path()), &[]).expect("scanned");
-        let digest = |n: usize, found: &[Found]| found[n].content.clone().expect("good").code;
-        assert_eq!(found.len(), 3);
-        assert!(found[0].content.is_err(), "{found:?}");
-        assert_eq!(digest(1, &found), digest(2, &found), "same content, same code");
-        let code = store.code(&digest(1, &found));
-        assert_eq!(fs::read_to_string(code.join("run")).expect("there"), "a");
-        let note = fs::read(data.path().join("folders/one")).expect("a note");
-        store.scan(Some(root.path()), &[]).expect("scanned");
-        assert_eq!(fs::read(data.path().join("folders/one")).expect("a note"), note);
-        function(root.path(), "one", "b");
-        let again = store.scan(Some(root.path()), &["one".to_owned()]).expect("scanned");
-        assert_ne!(digest(0, &again), digest(1, &found));
-        assert!(code.is_dir(), "the old code stays for those that run it");
-    }
-
-    #[test]
-    fn what_nothing_names_is_cleaned_and_the_rest_stays() {
-        let (data, root) = (tempfile::tempdir().expect("data"), tempfile::tempdir().expect("root"));
-        let store = Store::new(data.path());
-        let _lock = store.open().expect("open");
-        function(root.path(), "one", "a");
-        let scan = || store.scan(Some(root.path()), &[]).expect("scanned")[0].content.clone();
-        let old = scan().expect("good").code;
-        function(root.path(), "one", "b");
-        let new = scan().expect("good").code;
-        fs::create_dir_all(data.path().join("code/.new-1/x")).expect("a rest");
-        fs::write(store.incoming(1), "zip").expect("a rest");
-        store.commit("pushed", &new).expect("committed");
-        store.discard(&[&old]).expect("looked at");
-        assert!(store.code(&new).is_dir(), "two functions have it");
-        assert!(store.code(&old).is_dir(), "something runs it");
-        assert!(store.incoming(1).exists(), "it may be on its way in");
-        store.clean().expect("cleaned");
-        assert!(!store.code(&old).exists());
-        assert!(!store.incoming(1).exists());
-        assert!(store.code(&new).is_dir());
-        assert!(!data.path().join("code/.new-1").exists());
-        let pushed = store.scan(None, &[]).expect("scanned");
-        let content = Ok(Content { code: new, layers: None });
-        assert_eq!(pushed, [Found { name: "pushed".into(), pushed: true, content }]);
-        store.forget("pushed").expect("forgotten");
-        store.forget("pushed").expect("twice is fine");
-        assert!(store.scan(None, &[]).expect("scanned").is_empty());
-    }
-
-    #[test]
-    fn folders_that_are_gone_are_forgotten_with_their_code() {
-        let (data, root) = (tempfile::tempdir().expect("data"), tempfile::tempdir().expect("root"));
-        let store = Store::new(data.path());
-        let _lock = store.open().expect("open");
-        for name in ["one", "two", "three"] {
-            function(root.path(), name, name);
-        }
-        store.scan(Some(root.path()), &[]).expect("scanned");
-        let count = || {
-            store.discard(&[]).expect("discarded");
-            let count = |part: &str| fs::read_dir(data.path().join(part)).expect("there").count();
-            (count("folders"), count(CODE))
-        };
-        assert_eq!(count(), (3, 3));
-        fs::remove_dir_all(root.path().join("one")).expect("removed");
-        fs::remove_dir_all(root.path().join("two")).expect("removed");
-        store.scan(Some(root.path()), &["one".to_owned()]).expect("scanned");
-        assert_eq!(count(), (2, 2), "only that one was looked at");
-        fs::write(data.path().join("folders/.three.new"), "cut off").expect("a rest");
-        store.scan(Some(root.path()), &[]).expect("scanned");
-        assert_eq!(count(), (1, 1));
-    }
-
-    #[test]
-    fn layers_come_in_merged_and_go_when_nothing_has_them() {
-        let (data, root) = (tempfile::tempdir().expect("data"), tempfile::tempdir().expect("root"));
-        let store = Store::new(data.path());
-        let _lock = store.open().expect("open");
-        function(root.path(), "one", "a");
-        let toml = root.path().join("one/function.toml");
-        let text = "runtime = \"exec\"\nhandler = \"run\"\nlayers = [\"../x/\", \"../y\"]\n";
-        fs::write(toml, text).expect("written");
-        let scan = || store.scan(Some(root.path()), &[]).expect("scanned")[0].content.clone();
-        let refused = scan().expect_err("no layers yet");
-        assert!(refused.contains("function.toml: layers: ../x/ is missing: no dir"), "{refused}");
-        for (layer, content) in [("x", "1"), ("y", "2")] {
-            fs::create_dir(root.path().join(layer)).expect("made");
-            fs::write(root.path().join(layer).join("both"), content).expect("written");
-            fs::write(root.path().join(layer).join(layer), content).expect("written");
-        }
-        let first = scan().expect("good");
-        let merged = store.layers(first.layers.as_ref().expect("merged"));
-        let read = |name: &str| fs::read_to_string(merged.join(name)).expect("there");
-        assert_eq!((read("both"), read("x"), read("y")), ("2".into(), "1".into(), "2".into()));
-        assert_eq!(scan(), Ok(first.clone()), "as noted");
-        fs::write(root.path().join("x/x"), "3").expect("written");
-        let second = scan().expect("good");
-        assert_eq!(second.code, first.code);
-        let digest = second.layers.expect("merged");
-        store.discard(&[first.layers.as_deref().expect("merged")]).expect("discarded");
-        assert!(merged.is_dir(), "something runs on it");
-        store.discard(&[]).expect("discarded");
-        assert!(!merged.exists() && store.layers(&digest).is_dir());
-        fs::remove_dir_all(store.layers(&digest)).expect("lost");
-        assert_eq!(scan().expect("good").layers, Some(digest), "brought in again");
-    }
-
-    #[test]
-    fn one_server_at_a_time() {
-        let data = tempfile::tempdir().expect("data");
-        let store = Store::new(data.path());
-        let lock = store.open().expect("open");
-        let busy = store.open().expect_err("locked");
-        assert!(busy.to_string().contains("another server"), "{busy}");
-        drop(lock);
-        store.open().expect("free again");
-    }
-}
+mod tests;

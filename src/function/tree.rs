@@ -291,6 +291,22 @@ impl Sum {
     }
 }
 
+/// The SHA-256 of a file in hexadecimal, and its size.
+pub fn digest_of(file: &Path) -> Result<(String, u64), Trouble> {
+    let mut source = File::open(file).map_err(at(file))?;
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; 64 * 1024];
+    let mut size = 0;
+    loop {
+        let n = source.read(&mut chunk).map_err(at(file))?;
+        if n == 0 {
+            return Ok((hex(&hash.finalize()), size));
+        }
+        size += n as u64;
+        hash.update(&chunk[..n]);
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

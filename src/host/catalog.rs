@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::spawn::{Exit, Launch};
 use crate::function::config::{FunctionConfig, Runtime};
+use crate::function::record::{FunctionRecord, Provisioned, Route};
 use crate::limits::{
     EXTENSIONS_GRACE_MS_DEFAULT, FUNCTIONS_MAX, GRACE_MS_DEFAULT, IDLE_TIMEOUT_S_DEFAULT,
     INIT_LIMIT_S_DEFAULT, VERSIONS_MAX,
@@ -22,9 +23,13 @@ pub struct Version {
     /// Its function's name.
     pub name: Rc<str>,
     /// `$LATEST` or a number.
-    pub label: &'static str,
+    pub label: Box<str>,
     /// What the user said.
     pub config: FunctionConfig,
+    /// Guarantee and ceiling of the function's workers, over all its versions.
+    pub reserved: Cell<Option<u16>>,
+    /// Workers of this version that are kept ready.
+    pub provisioned: Cell<u16>,
     /// Where its code is.
     pub code: PathBuf,
     /// Where its layers are, merged, if it has any.
@@ -100,8 +105,8 @@ impl Version {
         let idle_timeout_s = config.idle_timeout_s.unwrap_or(defaults.idle_timeout_s);
         Settings {
             function: self.function,
-            reserved: config.reserved_concurrency,
-            provisioned: config.provisioned_concurrency,
+            reserved: self.reserved.get(),
+            provisioned: self.provisioned.get(),
             queue_wait_ms: config.queue_wait_ms.unwrap_or(defaults.queue_wait_ms),
             idle_timeout_ms: idle_timeout_s.saturating_mul(1000),
             timeout_ms: config.timeout_s * 1000,
@@ -164,6 +169,66 @@ pub struct Function {
     pub source: Source,
     /// What serves it, or why nothing does: one line for each complaint.
     pub state: Result<Rc<Version>, Vec<String>>,
+    /// What the control plane has set.
+    pub controls: Controls,
+    /// Those of its published versions that were wanted, and are here until others need the room.
+    pub published: Vec<Rc<Version>>,
+}
+
+/// What the control plane sets for a function, besides its versions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Controls {
+    /// Names that lead to versions.
+    pub aliases: Vec<(Box<str>, Route)>,
+    /// Guarantee and ceiling of workers, in place of what `function.toml` says.
+    pub reserved: Option<u16>,
+    /// Workers kept ready, by the number of a version.
+    pub provisioned: Vec<(u32, u16)>,
+}
+
+impl Controls {
+    /// What a record says.
+    pub fn of(record: &FunctionRecord) -> Controls {
+        let route =
+            |name: &str| record.aliases.get(name).map(|alias| &*alias.route.function_version);
+        let of_alias = |(qualifier, provisioned): (&String, &Provisioned)| {
+            let number = route(qualifier).unwrap_or(qualifier).parse().ok()?;
+            Some((number, provisioned.requested))
+        };
+        Controls {
+            aliases: record.aliases.iter().map(|(n, a)| ((&**n).into(), a.route.clone())).collect(),
+            reserved: record.reserved_concurrency,
+            provisioned: record.provisioned_concurrency.iter().filter_map(of_alias).collect(),
+        }
+    }
+}
+
+impl Function {
+    /// A function of which nothing is published and nothing set.
+    pub fn new(
+        name: &str,
+        id: FunctionId,
+        source: Source,
+        state: Result<Rc<Version>, Vec<String>>,
+    ) -> Function {
+        let name = name.into();
+        Function { name, id, source, state, controls: Controls::default(), published: Vec::new() }
+    }
+
+    /// Where the alias of this name leads.
+    pub fn alias(&self, name: &str) -> Option<&Route> {
+        self.controls.aliases.iter().find(|(alias, _)| **alias == *name).map(|(_, route)| route)
+    }
+
+    /// The published version with this number, if it is here.
+    pub fn published(&self, label: &str) -> Option<&Rc<Version>> {
+        self.published.iter().find(|version| *version.label == *label)
+    }
+
+    /// The versions that take invocations.
+    pub fn serving(&self) -> impl Iterator<Item = &Rc<Version>> {
+        self.state.iter().chain(&self.published)
+    }
 }
 
 /// Where a function comes from.
@@ -239,16 +304,15 @@ impl Catalog {
 
     /// Puts a function in, in place of one of the same name; returns the version that it
     /// replaces, which must be retired now.
-    pub fn put(&mut self, function: Function) -> Option<Rc<Version>> {
+    pub fn put(&mut self, mut function: Function) -> Option<Rc<Version>> {
         if let Ok(version) = &function.state {
-            let index = usize::from(version.id.0);
-            if index >= self.versions.len() {
-                self.versions.resize(index + 1, None);
-            }
-            self.versions[index] = Some(Rc::clone(version));
+            self.enter(version);
         }
         match self.functions.binary_search_by(|other| other.name.cmp(&function.name)) {
-            Ok(at) => std::mem::replace(&mut self.functions[at], function).state.ok(),
+            Ok(at) => {
+                function.published = std::mem::take(&mut self.functions[at].published);
+                std::mem::replace(&mut self.functions[at], function).state.ok()
+            }
             Err(at) => {
                 self.functions.insert(at, function);
                 None
@@ -256,7 +320,29 @@ impl Catalog {
         }
     }
 
-    /// Takes a function out; its version, if it had one, must be retired now.
+    /// Puts a published version in.
+    pub fn publish(&mut self, version: &Rc<Version>) {
+        self.enter(version);
+        if let Some(function) = self.function_mut(&version.name) {
+            function.published.push(Rc::clone(version));
+        }
+    }
+
+    fn enter(&mut self, version: &Rc<Version>) {
+        let index = usize::from(version.id.0);
+        if index >= self.versions.len() {
+            self.versions.resize(index + 1, None);
+        }
+        self.versions[index] = Some(Rc::clone(version));
+    }
+
+    /// The function of this name, to be changed.
+    pub fn function_mut(&mut self, name: &str) -> Option<&mut Function> {
+        let at = self.functions.binary_search_by(|function| (*function.name).cmp(name)).ok()?;
+        Some(&mut self.functions[at])
+    }
+
+    /// Takes a function out; its versions, if it had any, must be retired now.
     pub fn remove(&mut self, name: &str) -> Option<Function> {
         let at = self.functions.iter().position(|function| &*function.name == name)?;
         Some(self.functions.remove(at))
@@ -278,7 +364,7 @@ mod tests {
         let put = |catalog: &mut Catalog, name: &str| {
             let id = catalog.function_id(name).unwrap_or(NO_FUNCTION);
             let state = Err(vec!["refused".to_owned()]);
-            catalog.put(Function { name: name.into(), id, source: Source::Pushed, state });
+            catalog.put(Function::new(name, id, Source::Pushed, state));
             id
         };
         let first = put(&mut catalog, "first");

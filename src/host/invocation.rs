@@ -282,6 +282,11 @@ impl Invocations {
         self.rng.u128(..)
     }
 
+    /// A random number from 0 up to but not 1.
+    pub fn chance(&mut self) -> f64 {
+        self.rng.f64()
+    }
+
     /// An id for a request that becomes no invocation.
     pub fn request_id(&mut self) -> RequestId {
         RequestId::random(&mut self.rng)

@@ -52,7 +52,7 @@ impl Host {
             &worker.version.name,
             request,
             Some(id),
-            Entry::Start { version: worker.version.label },
+            Entry::Start { version: &worker.version.label },
         );
     }
 

@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::Host;
-use super::catalog::{Function, NO_FUNCTION, Source, Version};
+use super::catalog::{Controls, Function, NO_FUNCTION, Source, Version};
 use crate::function::config::FunctionConfig;
 use crate::function::layer;
+use crate::function::record::{FunctionRecord, LATEST};
 use crate::limits::{CONFIG_BYTES_MAX, LOAD_WAIT_MS};
 use crate::pool::FunctionId;
 use crate::runtime::launch::{Prepared, prepare};
@@ -27,71 +28,101 @@ fn read_config(path: &Path) -> std::io::Result<String> {
         .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
 }
 
+/// The configuration that is a part of the code.
+pub fn parse_config(file: &str, code: &Path) -> Result<FunctionConfig, Vec<String>> {
+    let text = read_config(&code.join("function.toml"))
+        .map_err(|error| vec![format!("{file}: {error}")])?;
+    FunctionConfig::parse(file, &text)
+        .map_err(|issues| issues.iter().map(ToString::to_string).collect())
+}
+
 impl Host {
     /// Reads the function `name` whose code is in `code`, and whose layers are in `layers`. What is
-    /// wrong with it is part of the result; nothing is put in force yet.
+    /// wrong with it is part of the result; nothing is put in force yet. `record` is what the
+    /// control plane keeps of it, if it has anything to do with it.
     pub fn load(
-        &self,
+        self: &Rc<Self>,
         name: &str,
         source: Source,
-        code: &Path,
-        layers: Option<PathBuf>,
+        (code, layers): (&Path, Option<PathBuf>),
+        record: Option<&FunctionRecord>,
     ) -> Function {
         // Complaints speak of the file that the user wrote, not of our copy.
         let file = match &source {
             Source::Folder(folder) => folder.join("function.toml").display().to_string(),
             Source::Pushed => format!("{name}/function.toml"),
         };
-        let (id, mut state) = self.read(name, &file, code, layers);
+        let controls = record.map(Controls::of).unwrap_or_default();
+        let mut state = self.configure(&file, code, &source, record);
         if source == Source::Pushed
-            && let Ok(version) = &state
-            && let Some(folder) = version.config.layers.iter().find(|name| layer::is_folder(name))
+            && let Ok(config) = &state
+            && let Some(folder) = config.layers.iter().find(|name| layer::is_folder(name))
         {
             let why = "is a folder, and a pushed function has none (allowed: name:version)";
             state = Err(vec![format!("{file}: layers: {folder} {why}")]);
         }
-        Function { name: name.into(), id, source, state }
+        let full = || vec![format!("{file}: the server knows too many functions already")];
+        let Ok(id) = self.catalog.borrow().function_id(name) else {
+            return Function::new(name, NO_FUNCTION, source, Err(full()));
+        };
+        let state = state.and_then(|config| {
+            let (home, names) = ((code, layers), (name, LATEST));
+            let version = self.version(id, names, config, home, controls.reserved);
+            version.map_err(|why| match why {
+                Some(why) => vec![format!("{file}: {why}")],
+                None => full(),
+            })
+        });
+        Function { controls, ..Function::new(name, id, source, state) }
     }
 
     /// A function that is refused before its code was looked at.
     pub fn refused(&self, name: &str, source: Source, why: String) -> Function {
         let id = self.catalog.borrow().function_id(name).unwrap_or(NO_FUNCTION);
-        Function { name: name.into(), id, source, state: Err(vec![why]) }
+        Function::new(name, id, source, Err(vec![why]))
     }
 
-    fn read(
+    /// How `$LATEST` is run: as the API's caller said, or as the file in its code says.
+    fn configure(
         &self,
-        name: &str,
         file: &str,
         code: &Path,
-        layers: Option<PathBuf>,
-    ) -> (FunctionId, Result<Rc<Version>, Vec<String>>) {
-        let catalog = self.catalog.borrow();
-        let full = |_| vec![format!("{file}: the server knows too many functions already")];
-        let (id, number) = match (catalog.function_id(name), catalog.version_id()) {
-            (Ok(id), Ok(number)) => (id, number),
-            (Err(error), _) | (_, Err(error)) => return (NO_FUNCTION, Err(full(error))),
-        };
-        let text = match read_config(&code.join("function.toml")) {
-            Ok(text) => text,
-            Err(error) => return (id, Err(vec![format!("{file}: {error}")])),
-        };
-        let config = match FunctionConfig::parse(file, &text) {
-            Ok(config) => config,
-            Err(issues) => return (id, Err(issues.iter().map(ToString::to_string).collect())),
-        };
-        let label = "$LATEST";
-        let home = (code, layers.as_deref());
-        let Prepared { launch, extensions } = match prepare(&self.facts, name, label, &config, home)
-        {
-            Ok(prepared) => prepared,
-            Err(why) => return (id, Err(vec![format!("{file}: {why}")])),
-        };
-        let version = Version {
-            id: number,
-            function: id,
+        source: &Source,
+        record: Option<&FunctionRecord>,
+    ) -> Result<FunctionConfig, Vec<String>> {
+        let said = record.and_then(|record| {
+            let latest = record.latest.as_ref().filter(|_| *source == Source::Pushed)?;
+            Some((latest.configuration.as_ref()?, &record.tags))
+        });
+        match said {
+            Some((configuration, tags)) => {
+                configuration.to_config(tags).map_err(|why| vec![format!("{file}: {why}")])
+            }
+            None => parse_config(file, code),
+        }
+    }
+
+    /// A version with a number of its own, which is not in force yet. Without a reason: there is
+    /// no number left.
+    pub(super) fn version(
+        self: &Rc<Self>,
+        function: FunctionId,
+        (name, label): (&str, &str),
+        config: FunctionConfig,
+        (code, layers): (&Path, Option<PathBuf>),
+        reserved: Option<u16>,
+    ) -> Result<Rc<Version>, Option<String>> {
+        let Prepared { launch, extensions } =
+            prepare(&self.facts, name, label, &config, (code, layers.as_deref()))?;
+        self.make_room();
+        let id = self.catalog.borrow().version_id().map_err(|_| None)?;
+        Ok(Rc::new(Version {
+            id,
+            function,
             name: name.into(),
-            label,
+            label: label.into(),
+            reserved: reserved.or(config.reserved_concurrency).into(),
+            provisioned: config.provisioned_concurrency.into(),
             config,
             code: code.to_owned(),
             layers,
@@ -100,8 +131,7 @@ impl Host {
             init_error: Default::default(),
             troubled: Default::default(),
             unforkable: Default::default(),
-        };
-        (id, Ok(Rc::new(version)))
+        }))
     }
 
     /// Puts a function in force and tells the operator about it.

@@ -9,10 +9,11 @@ mod freeze;
 mod helper;
 pub mod invocation;
 mod life;
-mod load;
+pub mod load;
 pub mod logs;
 pub mod output;
 pub mod process;
+mod published;
 pub mod settle;
 mod spare;
 pub mod spawn;
@@ -252,6 +253,11 @@ impl Host {
         self.invocations.borrow_mut().random()
     }
 
+    /// A random number from 0 up to but not 1.
+    pub fn chance(&self) -> f64 {
+        self.invocations.borrow_mut().chance()
+    }
+
     /// An id for a request that becomes no invocation.
     pub fn request_id(&self) -> RequestId {
         self.invocations.borrow_mut().request_id()
@@ -300,8 +306,7 @@ impl Host {
         let new = function.state.as_ref().ok().cloned();
         let old = self.catalog.borrow_mut().put(function);
         if let Some(version) = &new {
-            let settings = version.settings(self.defaults.get());
-            self.step(Event::Configured { version: version.id, settings });
+            self.configured(version);
         }
         if let Some(old) = old {
             if let Some(new) = &new {
@@ -322,9 +327,8 @@ impl Host {
     /// Takes a function out. False if there is none of that name.
     pub fn remove(self: &Rc<Self>, name: &str) -> bool {
         let Some(function) = self.catalog.borrow_mut().remove(name) else { return false };
-        if let Ok(version) = function.state {
-            self.dismiss_helpers_of(version.id);
-            self.step(Event::Retired { version: version.id, successor: None });
+        for version in function.serving() {
+            self.retire(version);
         }
         true
     }
@@ -334,11 +338,10 @@ impl Host {
         self.defaults.set(defaults);
         let serving: Vec<Rc<Version>> = {
             let catalog = self.catalog.borrow();
-            catalog.functions().iter().filter_map(|f| f.state.as_ref().ok().cloned()).collect()
+            catalog.functions().iter().flat_map(Function::serving).cloned().collect()
         };
         for version in serving {
-            let settings = version.settings(defaults);
-            self.step(Event::Configured { version: version.id, settings });
+            self.configured(&version);
         }
     }
 

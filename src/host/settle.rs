@@ -153,7 +153,7 @@ impl Host {
             };
             drop(invocations);
             if dispatched.is_none() {
-                let entry = Entry::Start { version: version.label };
+                let entry = Entry::Start { version: &version.label };
                 self.note(&version.name, request.0, Some(id), entry);
             }
             if let Some(lines) = failure.as_ref().and_then(|failure| failure.log_lines(request)) {

@@ -183,7 +183,7 @@ impl Host {
     async fn make_spare(self: &Rc<Self>, version: &Rc<Version>) -> std::io::Result<Option<Spare>> {
         let (output, log) = self.log_pipe()?;
         let (talk, wire) = native::Talk::open(&self.reactor)?;
-        let environment = self.own_environment(false);
+        let environment = self.own_environment(version, false);
         let birth = Birth { ends: (wire, log), environment };
         let process = if version.forks(self.reactor.now()) {
             let process = self.processes.expect();

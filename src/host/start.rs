@@ -170,7 +170,7 @@ impl Host {
                 return Ok((made(process, (output, Talk::Native(talk))), None));
             }
         }
-        let mut environment = self.own_environment(provisioned);
+        let mut environment = self.own_environment(version, provisioned);
         let (output, log_end) = self.log_pipe()?;
         let (process, talk) = match &version.config.runtime {
             Runtime::Exec => {
@@ -223,7 +223,7 @@ impl Host {
     }
 
     /// What differs from worker to worker in every runtime.
-    pub(super) fn own_environment(&self, provisioned: bool) -> Vec<CString> {
+    pub(super) fn own_environment(&self, version: &Version, provisioned: bool) -> Vec<CString> {
         let kind = if provisioned { "provisioned-concurrency" } else { "on-demand" };
         let CivilTime { year, month, day, .. } = CivilTime::from_unix_ms(Clock::unix_ms());
         let stream = self.invocations.borrow_mut().random();
@@ -231,7 +231,7 @@ impl Host {
             variable("AWS_LAMBDA_INITIALIZATION_TYPE", kind),
             variable(
                 "AWS_LAMBDA_LOG_STREAM_NAME",
-                format_args!("{year:04}/{month:02}/{day:02}/[$LATEST]{stream:032x}"),
+                format_args!("{year:04}/{month:02}/{day:02}/[{}]{stream:032x}", version.label),
             ),
         ]
     }

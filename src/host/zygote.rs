@@ -298,7 +298,7 @@ impl Host {
         let now = self.reactor.now();
         let (output, log) = self.log_pipe()?;
         let (talk, wire) = Talk::open(&self.reactor)?;
-        let mut environment = self.own_environment(false);
+        let mut environment = self.own_environment(version, false);
         environment.push(CString::from(c"HOB_ZYGOTE=1"));
         let stdio = [wire.as_fd(), log.as_fd(), log.as_fd()];
         let seat = Seat { environment: &environment, stdio: &stdio, join: None };

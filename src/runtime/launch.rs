@@ -207,6 +207,10 @@ fn environment(
             ));
         }
     }
+    if let Some(log) = &config.log {
+        list.push("AWS_LAMBDA_LOG_FORMAT=JSON".to_owned());
+        list.push(format!("AWS_LAMBDA_LOG_LEVEL={}", log.level));
+    }
     if places.is_opt_real {
         list.push(format!("HOB_OPT={opt}"));
     }

@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::watch::{Changes, Watch};
-use crate::function::store::{Content, Found, Store};
+use crate::function::record::FunctionRecord;
+use crate::function::store::{Content, Found, Part, Store};
 use crate::host::Host;
 use crate::host::catalog::Source;
 use crate::limits::{
@@ -190,14 +191,19 @@ fn apply(host: &Rc<Host>, store: &Store, folders: Option<&Path>, found: &Found, 
     if same {
         return;
     }
-    let function = match &found.content {
-        Ok(Content { code, layers }) => {
+    let record = store.record::<FunctionRecord>(Part::Functions, name);
+    let function = match (&found.content, record) {
+        (Ok(Content { code, layers }), Ok(record)) => {
             let layers = layers.as_ref().map(|digest| store.layers(digest));
-            host.load(name, source, &store.code(code), layers)
+            host.load(name, source, (&store.code(code), layers), record.as_ref())
         }
-        Err(why) => host.refused(name, source, why.clone()),
+        (Ok(_), Err(error)) => {
+            host.refused(name, source, format!("its record cannot be read: {error}"))
+        }
+        (Err(why), _) => host.refused(name, source, why.clone()),
     };
     host.install(function);
+    host.provision(store, name);
 }
 
 /// Reads what `helper scan` printed; and whether that is all that it had to say.

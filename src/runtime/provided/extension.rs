@@ -210,7 +210,7 @@ impl Desk<'_> {
         self.seat.wake();
         let mut body = serde_json::json!({
             "functionName": &*version.name,
-            "functionVersion": version.label,
+            "functionVersion": &*version.label,
             "handler": version.config.handler,
         });
         let features = self.header(connection, "lambda-extension-accept-feature");

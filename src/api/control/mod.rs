@@ -1,0 +1,218 @@
+//! The control plane: functions, versions, aliases, concurrency and all else that Lambda's API
+//! can create, change, list and delete.
+//!
+//! Each operation reads what is kept of its function, answers from it, or makes a changed copy
+//! that is first brought to the disk and then put in force. Only one change is made at a time.
+
+mod account;
+mod aliases;
+mod change;
+mod concurrency;
+mod configure;
+mod download;
+mod fields;
+mod functions;
+mod layers;
+mod list;
+mod tags;
+pub mod upload;
+mod versions;
+mod view;
+
+use std::rc::Rc;
+
+use serde_json::Value;
+
+use super::error::ApiError;
+use super::route::{Operation, What};
+use super::{Api, End};
+use crate::function::name::{FunctionName, Home};
+use crate::http::connection::Broken;
+use crate::http::reply::ReplyHead;
+use crate::http::{Connection, Head, Refused};
+use crate::limits::CONTROL_BODY_MAX;
+pub use change::{CHANGE_IT, no_folder};
+pub use download::serve as download;
+use fields::Fields;
+pub use functions::push;
+
+/// What an operation answers.
+struct Answer {
+    status: u16,
+    body: Option<Value>,
+}
+
+impl Answer {
+    /// With a body.
+    fn new(status: u16, body: Value) -> Answer {
+        Answer { status, body: Some(body) }
+    }
+
+    /// Without one.
+    fn empty() -> Answer {
+        Answer { status: 204, body: None }
+    }
+}
+
+/// A request of the control plane.
+struct Request<'a> {
+    api: &'a Rc<Api>,
+    connection: &'a mut Connection,
+    head: &'a Head,
+    operation: Operation,
+}
+
+/// Serves one request.
+pub async fn serve(
+    api: &Rc<Api>,
+    connection: &mut Connection,
+    head: &Head,
+    operation: Operation,
+) -> Result<(), End> {
+    let mut request = Request { api, connection, head, operation };
+    let answer = perform(&mut request).await?;
+    let Request { connection, .. } = request;
+    let whole = connection.discard(head).await;
+    let reply = ReplyHead::new(answer.status)
+        .field("x-amzn-RequestId", api.host.request_id())
+        .connection(head, whole && head.keep_alive);
+    match answer.body {
+        Some(body) => {
+            let text = body.to_string();
+            let reply = reply.field("Content-Type", "application/json").body(text.len());
+            connection.send(reply, text.as_bytes()).await?;
+        }
+        None => connection.send(reply.bare(), b"").await?,
+    }
+    if whole { Ok(()) } else { Err(End::Closed) }
+}
+
+async fn perform(request: &mut Request<'_>) -> Result<Answer, End> {
+    Ok(match request.operation.what {
+        What::CreateFunction => functions::create(request).await?,
+        What::GetFunction => functions::get(request).await?,
+        What::GetFunctionConfiguration => functions::get_configuration(request).await?,
+        What::ListFunctions => functions::list(request).await?,
+        What::UpdateFunctionCode => functions::update_code(request).await?,
+        What::UpdateFunctionConfiguration => functions::update_configuration(request).await?,
+        What::DeleteFunction => functions::delete(request).await?,
+        What::PublishVersion => versions::publish(request).await?,
+        What::ListVersionsByFunction => versions::list(request).await?,
+        What::CreateAlias => aliases::create(request).await?,
+        What::GetAlias => aliases::get(request).await?,
+        What::UpdateAlias => aliases::update(request).await?,
+        What::DeleteAlias => aliases::delete(request).await?,
+        What::ListAliases => aliases::list(request).await?,
+        What::PutFunctionConcurrency => concurrency::put(request).await?,
+        What::GetFunctionConcurrency => concurrency::get(request).await?,
+        What::DeleteFunctionConcurrency => concurrency::delete(request).await?,
+        What::PutProvisionedConcurrencyConfig => concurrency::put_provisioned(request).await?,
+        What::GetProvisionedConcurrencyConfig => concurrency::get_provisioned(request).await?,
+        What::DeleteProvisionedConcurrencyConfig => {
+            concurrency::delete_provisioned(request).await?
+        }
+        What::ListProvisionedConcurrencyConfigs => concurrency::list_provisioned(request).await?,
+        What::GetAccountSettings => account::settings(request)?,
+        What::TagResource => tags::tag(request).await?,
+        What::UntagResource => tags::untag(request).await?,
+        What::ListTags => tags::list(request).await?,
+        What::PutFunctionEventInvokeConfig
+        | What::UpdateFunctionEventInvokeConfig
+        | What::GetFunctionEventInvokeConfig
+        | What::DeleteFunctionEventInvokeConfig
+        | What::ListFunctionEventInvokeConfigs
+        | What::CreateFunctionUrlConfig
+        | What::GetFunctionUrlConfig
+        | What::UpdateFunctionUrlConfig
+        | What::DeleteFunctionUrlConfig
+        | What::ListFunctionUrlConfigs
+        | What::AddPermission
+        | What::RemovePermission
+        | What::GetPolicy
+        | What::PutFunctionRecursionConfig
+        | What::GetFunctionRecursionConfig
+        | What::GetFunctionCodeSigningConfig
+        | What::PutFunctionCodeSigningConfig
+        | What::DeleteFunctionCodeSigningConfig
+        | What::PutRuntimeManagementConfig
+        | What::GetRuntimeManagementConfig
+        | What::PublishLayerVersion
+        | What::GetLayerVersion
+        | What::GetLayerVersionByArn
+        | What::ListLayers
+        | What::ListLayerVersions
+        | What::DeleteLayerVersion
+        | What::AddLayerVersionPermission
+        | What::GetLayerVersionPolicy
+        | What::RemoveLayerVersionPermission
+        | What::CreateEventSourceMapping
+        | What::GetEventSourceMapping
+        | What::UpdateEventSourceMapping
+        | What::DeleteEventSourceMapping
+        | What::ListEventSourceMappings => {
+            return Err(ApiError::unknown_operation().into());
+        }
+    })
+}
+
+impl Request<'_> {
+    /// The members of the body.
+    async fn fields(&mut self) -> Result<Fields, End> {
+        match self.connection.body(self.head, CONTROL_BODY_MAX).await {
+            Ok(body) => Ok(Fields::parse(&self.connection.bytes()[body.payload])?),
+            Err(Broken::Refused(Refused::BodyTooLong)) => {
+                let most = format!("Request must be smaller than {CONTROL_BODY_MAX} bytes");
+                Err(ApiError::entity_too_large(most).into())
+            }
+            Err(broken) => Err(broken.into()),
+        }
+    }
+
+    fn home(&self) -> &Home {
+        &self.api.host.facts.home
+    }
+
+    /// The function that path and query name.
+    fn function(&self) -> Result<Named, ApiError> {
+        Named::parse(self.home(), &self.operation.name, self.operation.parameter("Qualifier"))
+    }
+
+    /// The same for operations on functions alone.
+    fn bare_function(&self) -> Result<String, ApiError> {
+        let named = self.function()?;
+        match named.qualifier {
+            None => Ok(named.name),
+            Some(_) => Err(ApiError::invalid_parameter(
+                "This operation is permitted on Lambda functions only. Aliases and versions do not \
+                 support this operation. Please specify either a function name or an unqualified \
+                 function ARN.",
+            )),
+        }
+    }
+
+    /// How the client reaches this server.
+    fn url(&self) -> String {
+        let header = &self.connection.bytes()[..self.head.length];
+        let host = crate::http::head::field(header, "host");
+        match host.and_then(|host| std::str::from_utf8(host).ok()).filter(|host| !host.is_empty()) {
+            Some(host) => format!("http://{host}"),
+            None => self.api.host.facts.endpoint.clone(),
+        }
+    }
+}
+
+/// A function as a request names it.
+#[derive(Clone, Debug)]
+struct Named {
+    name: String,
+    qualifier: Option<String>,
+}
+
+impl Named {
+    fn parse(home: &Home, text: &str, qualifier: Option<String>) -> Result<Named, ApiError> {
+        let FunctionName { name, qualifier } = home
+            .parse(text, qualifier.as_deref())
+            .map_err(|bad| ApiError::bad_name(text, bad, &home.region))?;
+        Ok(Named { name: name.to_owned(), qualifier: qualifier.map(str::to_owned) })
+    }
+}

@@ -1,0 +1,102 @@
+//! Configurations that come from the API: not from a file, but value by value.
+
+use super::{ASYNC_DEFAULT, FunctionConfig, Runtime, Sandbox, Zygote};
+
+/// What a tag of the server's own may say, and what it must be.
+type Setter = (&'static str, &'static str, fn(&mut FunctionConfig, &str) -> bool);
+
+/// The keys of `function.toml` that Lambda's API has no parameter for, or a stricter one.
+const SETTERS: [Setter; 6] = [
+    ("queue_wait_ms", "0..900000", |config, text| {
+        number(text, 0..=900_000, |n| config.queue_wait_ms = Some(n))
+    }),
+    ("idle_timeout_s", "0..86400", |config, text| {
+        number(text, 0..=86_400, |n| config.idle_timeout_s = Some(n))
+    }),
+    ("shutdown_grace_ms", "0..60000", |config, text| {
+        number(text, 0..=60_000, |n| config.shutdown_grace_ms = Some(n))
+    }),
+    ("memory_mb", "1..10240", |config, text| number(text, 1..=10_240, |n| config.memory_mb = n)),
+    ("max_invocations", "0..4294967295", |config, text| {
+        number(text, 0..=u32::MAX, |n| config.max_invocations = n)
+    }),
+    ("zygote", "auto, on, off", |config, text| {
+        config.zygote = match text {
+            "auto" => Zygote::Auto,
+            "on" if config.runtime.can_fork() => Zygote::On,
+            "off" => Zygote::Off,
+            _ => return false,
+        };
+        true
+    }),
+];
+
+fn number(text: &str, range: std::ops::RangeInclusive<u32>, set: impl FnOnce(u32)) -> bool {
+    let number = text.parse().ok().filter(|n| range.contains(n));
+    number.map(set).is_some()
+}
+
+impl FunctionConfig {
+    /// A function that says nothing else.
+    pub fn new(runtime: Runtime, handler: &str) -> FunctionConfig {
+        FunctionConfig {
+            runtime,
+            handler: handler.to_owned(),
+            timeout_s: 3,
+            memory_mb: 128,
+            environment: Vec::new(),
+            layers: Vec::new(),
+            reserved_concurrency: None,
+            provisioned_concurrency: 0,
+            queue_wait_ms: None,
+            idle_timeout_s: None,
+            shutdown_grace_ms: None,
+            zygote: Zygote::Auto,
+            max_invocations: 0,
+            asynchronous: ASYNC_DEFAULT,
+            sandbox: Sandbox::default(),
+            triggers: Vec::new(),
+            url: None,
+            log: None,
+            not_in_force: Vec::new(),
+        }
+    }
+
+    /// Sets one of the keys that tags may set; the error says what is allowed.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        match SETTERS.iter().find(|(name, _, _)| *name == key) {
+            Some((_, allowed, set)) => match set(self, value) {
+                true => Ok(()),
+                false => Err((*allowed).to_owned()),
+            },
+            None => {
+                let names: Vec<String> =
+                    SETTERS.iter().map(|(name, _, _)| format!("hob:{name}")).collect();
+                Err(format!("the names {}", names.join(", ")))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_set_what_the_api_has_no_parameter_for() {
+        let mut config = FunctionConfig::new(Runtime::Exec, "run");
+        for (key, value) in [("queue_wait_ms", "0"), ("memory_mb", "32"), ("zygote", "off")] {
+            assert_eq!(config.set(key, value), Ok(()), "{key}");
+        }
+        assert_eq!((config.queue_wait_ms, config.memory_mb), (Some(0), 32));
+        assert_eq!(config.zygote, Zygote::Off);
+        for (key, value, allowed) in [
+            ("queue_wait_ms", "-1", "0..900000"),
+            ("memory_mb", "0", "1..10240"),
+            ("zygote", "on", "auto, on, off"),
+        ] {
+            assert_eq!(config.set(key, value), Err(allowed.into()), "{key}");
+        }
+        assert!(config.set("timeout_s", "1").is_err_and(|names| names.contains("hob:zygote")));
+    }
+}

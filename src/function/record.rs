@@ -1,0 +1,166 @@
+//! What is kept of a function beside its code: its configuration, its published versions, and
+//! whatever else the control plane can set. Small files of JSON, replaced as a whole, with the
+//! names that Lambda's API gives to things.
+//!
+//! A version never changes once it is published. What may change stands in [`FunctionRecord`].
+
+mod alias;
+mod configuration;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use alias::{AliasRecord, Route, is_alias};
+pub use configuration::{
+    Configuration, Environment, LayerUse, LoggingConfig, Size, TAG_PREFIX, Target,
+};
+
+/// The name of the version that changes.
+pub const LATEST: &str = "$LATEST";
+
+/// Everything about a function that may change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct FunctionRecord {
+    /// `$LATEST`; none if a folder is that, and only the rest is kept here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<VersionRecord>,
+    /// The number of the next published version: numbers are never used twice.
+    pub next_version: u32,
+    /// By name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub aliases: BTreeMap<String, AliasRecord>,
+    /// Guarantee and ceiling of workers over all versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved_concurrency: Option<u16>,
+    /// Workers kept ready, by version or alias.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub provisioned_concurrency: BTreeMap<String, Provisioned>,
+    /// Asynchronous invocation, by version or alias.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub event_invoke: BTreeMap<String, EventInvoke>,
+    /// Function URLs, by alias; that of the function itself stands under `$LATEST`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub urls: BTreeMap<String, UrlRecord>,
+    /// Who else may invoke, by version or alias.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub policies: BTreeMap<String, Policy>,
+    /// Names and values of the user's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// `Allow`, if invocations that go round in circles are not stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recursive_loop: Option<String>,
+}
+
+impl Default for FunctionRecord {
+    fn default() -> FunctionRecord {
+        FunctionRecord {
+            latest: None,
+            next_version: 1,
+            aliases: BTreeMap::new(),
+            reserved_concurrency: None,
+            provisioned_concurrency: BTreeMap::new(),
+            event_invoke: BTreeMap::new(),
+            urls: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            recursive_loop: None,
+        }
+    }
+}
+
+/// One version: code, and how it is run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct VersionRecord {
+    /// Its code.
+    pub code: CodeRecord,
+    /// The digest of its layers, merged, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opt: Option<String>,
+    /// What the API's caller said; none: what `function.toml` says, which is a part of the code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Configuration>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Milliseconds of Unix time.
+    pub modified_ms: u64,
+    /// Differs after every change.
+    pub revision_id: String,
+}
+
+/// A function's own files, in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct CodeRecord {
+    /// Where they are: the digest of their content.
+    pub digest: String,
+    /// The SHA-256 of the zip that they came in, in hexadecimal; none for a folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zip: Option<String>,
+    /// Bytes: of that zip, or of the folder's files.
+    pub size: u64,
+}
+
+/// Workers of one version that are kept ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Provisioned {
+    /// How many.
+    pub requested: u16,
+    /// Milliseconds of Unix time.
+    pub modified_ms: u64,
+}
+
+/// What asynchronous invocations do with failure, and where their results go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct EventInvoke {
+    /// Further attempts after a function error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// Seconds after which an event is given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_s: Option<u32>,
+    /// Where the record of a success goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_success: Option<String>,
+    /// Where the record of a failure goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<String>,
+    /// Destinations were given at all.
+    #[serde(default)]
+    pub has_destinations: bool,
+    /// Milliseconds of Unix time.
+    pub modified_ms: u64,
+}
+
+/// A function URL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct UrlRecord {
+    /// `NONE` or `AWS_IAM`.
+    pub auth_type: String,
+    /// `BUFFERED` or `RESPONSE_STREAM`.
+    pub invoke_mode: String,
+    /// What web pages of other origins may do, as the API has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<serde_json::Value>,
+    /// Milliseconds of Unix time.
+    pub created_ms: u64,
+    /// Milliseconds of Unix time.
+    pub modified_ms: u64,
+}
+
+/// Statements about who may invoke.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Policy {
+    /// As they were answered, in the order in which they came.
+    pub statements: Vec<serde_json::Value>,
+    /// Differs after every change.
+    pub revision_id: String,
+}
