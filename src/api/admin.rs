@@ -256,13 +256,16 @@ async fn install(api: &Rc<Api>, name: &str, zip: Incoming) -> Result<(), ApiErro
     no_folder(api, name, CHANGE_IT)?;
     // Before the zip is unpacked: what that adds has no name yet.
     host.discard_unused(api.store.data()).await;
-    // If this comes to nothing, nobody will name it.
-    host.has_unused();
     let unpacked = host.helper(&["unpack", &data(api), &zip.path().display().to_string()]).await;
     let code = unpacked.map_err(ApiError::invalid_parameter)?;
     let code = serde_json::from_str(&code);
     let code = code.map_err(|error| ApiError::service(500, format!("helper unpack: {error}")))?;
-    push_code(api, name, code).await
+    let pushed = push_code(api, name, code).await;
+    if pushed.is_err() {
+        // Nobody will name it.
+        host.has_unused();
+    }
+    pushed
 }
 
 fn data(api: &Api) -> String {

@@ -179,7 +179,7 @@ impl Change<'_> {
     ) -> Result<Value, ApiError> {
         let function = self.load(api, record, &latest)?;
         let settled = VersionRecord { revision_id: revision(api), ..latest.clone() };
-        record.latest = Some(settled.clone());
+        let before = record.latest.replace(settled.clone());
         let published = match self.publishes {
             true => versions::next(api, self.name, record, &settled, None)?,
             false => None,
@@ -188,8 +188,10 @@ impl Change<'_> {
         commit(api, self.name, record, version).await?;
         api.host.install(function);
         api.host.provision(&api.store, self.name);
-        // The code and layers of before may be nobody's.
-        api.host.has_unused();
+        if before.is_some() {
+            // Its code and layers may be nobody's.
+            api.host.has_unused();
+        }
         let number = self.publishes.then(|| record.next_version.saturating_sub(1).to_string());
         let label = number.as_deref().unwrap_or(LATEST);
         let view =
