@@ -208,6 +208,10 @@ pub const CODE_DEPTH_MAX: usize = 64;
 /// Bytes of what is kept of a function beside its versions, or of one of them: a policy of 20 KiB,
 /// an environment of 4 KiB, tags, aliases.
 pub const RECORD_BYTES_MAX: u64 = 256 * 1024;
+/// How long a server that starts waits for the one that uses its data directory to be gone ...
+pub const LOCK_WAIT_MS: u64 = 500;
+/// ... and the time between looks.
+pub const LOCK_LOOK_MS: u64 = 10;
 /// Bytes of a zip that is pushed, as on Lambda.
 pub const ZIP_BYTES_MAX: usize = 52_428_800;
 /// Bytes that a helper process may print: a line for each function.

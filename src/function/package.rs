@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
@@ -26,9 +26,14 @@ pub fn unpack(zip: &Path, to: &Path, bytes_max: u64) -> Result<String, Trouble> 
     if says_too_many(&mut file)? {
         return Err(Trouble::TooMany);
     }
+    let said = says_how_many(&mut file)?;
     let mut archive = zip::ZipArchive::new(file).map_err(bad)?;
     if archive.len() > CODE_FILES_MAX {
         return Err(Trouble::TooMany);
+    }
+    // The reader keeps one entry of each name, whichever comes last.
+    if said.is_some_and(|said| usize::from(said) != archive.len()) {
+        return Err(bad("a name comes twice"));
     }
     // In the order of paths, so that the digest is that of the content and not of the zip.
     let mut entries: Vec<(PathBuf, usize)> = Vec::new();
@@ -55,7 +60,16 @@ pub fn unpack(zip: &Path, to: &Path, bytes_max: u64) -> Result<String, Trouble> 
         // File type and permissions as Unix zips carry them; without them a plain file.
         let mode = entry.unix_mode().unwrap_or(0o644);
         match mode & 0o170_000 {
-            0 | 0o100_000 => sum.file(&path, mode & 0o111 != 0, &mut entry, &target)?,
+            0 | 0o100_000 => {
+                let taken = sum.file(&path, mode & 0o111 != 0, &mut entry, &target);
+                // What cannot be read is named as it is in the zip, the disk's by its place.
+                if let Err(Trouble::Io(place, error)) = &taken
+                    && *place == path
+                {
+                    return Err(bad(error));
+                }
+                taken?;
+            }
             0o120_000 => {
                 let mut text = String::new();
                 entry.by_ref().take(4096).read_to_string(&mut text).map_err(bad)?;
@@ -66,7 +80,7 @@ pub fn unpack(zip: &Path, to: &Path, bytes_max: u64) -> Result<String, Trouble> 
                 sum.link(&path, &link);
                 links.insert(path, link);
             }
-            _ => return Err(Trouble::NoFile(path)),
+            _ => return Err(bad(format_args!("{} is not a plain file", path.display()))),
         }
     }
     // One alone stays inside; through another one it might not.
@@ -103,6 +117,23 @@ fn says_too_many(zip: &mut File) -> std::io::Result<bool> {
     }
     zip.rewind()?;
     Ok(false)
+}
+
+/// How many entries a zip says that it holds; `None` if only the record of large zips can tell.
+fn says_how_many(zip: &mut File) -> std::io::Result<Option<u16>> {
+    // The record at the end: its signature, and where the number of all entries stands. Behind it
+    // is nothing but a comment.
+    const SIGNATURE: &[u8] = b"PK\x05\x06";
+    const LENGTH: usize = 22;
+    const COMMENT_MAX: usize = 0xFFFF;
+    let length = zip.metadata()?.len();
+    zip.seek(SeekFrom::Start(length.saturating_sub((LENGTH + COMMENT_MAX) as u64)))?;
+    let mut tail = Vec::new();
+    zip.by_ref().take((LENGTH + COMMENT_MAX) as u64).read_to_end(&mut tail)?;
+    zip.rewind()?;
+    let record = tail.windows(LENGTH).rev().find(|record| record.starts_with(SIGNATURE));
+    let entries = record.map(|record| u16::from_le_bytes([record[10], record[11]]));
+    Ok(entries.filter(|entries| *entries != u16::MAX))
 }
 
 /// True if the link at `path` leads to a place inside, through all `links` on its way, whether

@@ -30,12 +30,12 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::layer::{self, Layer};
 use super::tree::{self, Trouble};
 use crate::function::record::CodeRecord;
-use crate::limits::CODE_BYTES_MAX;
+use crate::limits::{CODE_BYTES_MAX, LOCK_LOOK_MS, LOCK_WAIT_MS};
 pub use records::Part;
 pub use upload::{Refused, Taken};
 
@@ -96,13 +96,17 @@ impl Store {
             fs::create_dir_all(self.data.join(part))?;
         }
         let lock = File::options().create(true).append(true).open(self.data.join("lock"))?;
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(lock),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(io::Error::new(io::ErrorKind::ResourceBusy, "another server uses it"))
+        // What a killed server was just about to start has its lock for another moment.
+        for _ in 0..LOCK_WAIT_MS.div_ceil(LOCK_LOOK_MS) {
+            match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(lock),
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    std::thread::sleep(Duration::from_millis(LOCK_LOOK_MS));
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => Err(error.into()),
         }
+        Err(io::Error::new(io::ErrorKind::ResourceBusy, "another server uses it"))
     }
 
     /// The directory itself.

@@ -193,7 +193,7 @@ class Server:
             connection.sock.connect(str(self.root / "hob.sock"))
             connection.request("GET", "/hob/server")
             answer = json.load(connection.getresponse())
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
             return None
         finally:
             connection.close()
