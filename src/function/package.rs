@@ -61,14 +61,7 @@ pub fn unpack(zip: &Path, to: &Path, bytes_max: u64) -> Result<String, Trouble> 
         let mode = entry.unix_mode().unwrap_or(0o644);
         match mode & 0o170_000 {
             0 | 0o100_000 => {
-                let taken = sum.file(&path, mode & 0o111 != 0, &mut entry, &target);
-                // What cannot be read is named as it is in the zip, the disk's by its place.
-                if let Err(Trouble::Io(place, error)) = &taken
-                    && *place == path
-                {
-                    return Err(bad(error));
-                }
-                taken?;
+                take_file(&mut sum, &path, mode & 0o111 != 0, &mut entry, &target)?;
             }
             0o120_000 => {
                 let mut text = String::new();
@@ -117,6 +110,21 @@ fn says_too_many(zip: &mut File) -> std::io::Result<bool> {
     }
     zip.rewind()?;
     Ok(false)
+}
+
+/// Unpacks a file. What cannot be read of it is the zip's fault, and not the disk's.
+fn take_file(
+    sum: &mut Sum,
+    path: &Path,
+    executable: bool,
+    entry: &mut impl Read,
+    target: &Path,
+) -> Result<(), Trouble> {
+    match sum.file(path, executable, entry, target) {
+        // It is named as it is in the zip, and the disk's by its place.
+        Err(Trouble::Io(place, error)) if place == path => Err(bad(error)),
+        taken => taken,
+    }
 }
 
 /// How many entries a zip says that it holds; `None` if only the record of large zips can tell.

@@ -16,7 +16,7 @@ import urllib.request
 import botocore.exceptions
 
 import serving
-from test_control import ROLE, says
+from managing import ROLE, says
 
 ROUNDS = 40
 # Longer than three changes take, so that kills fall into every part of them.

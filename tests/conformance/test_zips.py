@@ -12,7 +12,7 @@ import zipfile
 from botocore.exceptions import ClientError
 
 import serving
-from test_control import ROLE
+from managing import ROLE
 
 BOOTSTRAP = """#!/bin/sh
 while :; do
