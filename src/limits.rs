@@ -195,6 +195,17 @@ pub const CLIENT_CONTEXT_MAX: usize = 3_583;
 /// Bytes of a caller's trace header; a longer one is replaced by one of ours.
 pub const TRACE_MAX: usize = 512;
 
+/// Key pairs in `[auth]`: one for each of a board's users and programs.
+pub const AUTH_KEYS_MAX: usize = 32;
+/// Function names or patterns of one key.
+pub const AUTH_FUNCTIONS_MAX: usize = FUNCTIONS_MAX;
+/// Most that a signature's time may differ from ours, as on AWS.
+pub const SIGNATURE_SKEW_S: u64 = 300;
+/// A clock that shows less, in Unix time, was not set yet: this is the start of 2025.
+pub const CLOCK_SET_S: u64 = 1_735_689_600;
+/// Header fields that a signature may cover: as many as a head has.
+pub const SIGNED_FIELDS_MAX: usize = 100;
+
 /// Bytes of a `function.toml`: a list of 4 KiB of environment has a few.
 pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 /// Complaints about one file that are worth reading.

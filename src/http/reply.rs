@@ -6,6 +6,9 @@
 use std::io::Write;
 
 use super::Head;
+use crate::io::Clock;
+use crate::io::clock::CivilTime;
+use crate::limits::CLOCK_SET_S;
 
 /// Room for a head's own text.
 const SPACE: usize = 2048;
@@ -25,11 +28,19 @@ pub struct ReplyHead<'a> {
 }
 
 impl<'a> ReplyHead<'a> {
-    /// A head with its status line.
+    /// A head with its status line and its date.
     pub fn new(status: u16) -> ReplyHead<'a> {
+        ReplyHead::at(status, Clock::unix_ms())
+    }
+
+    /// Clients set their clocks by the date, so a clock that was not set is not told.
+    pub(super) fn at(status: u16, unix_ms: u64) -> ReplyHead<'a> {
         let mut head = ReplyHead { space: [0; SPACE], length: 0, long: [""; 3], long_at: 0 };
         head.put(format_args!("HTTP/1.1 {status} {}\r\n", reason(status)));
-        head
+        if unix_ms / 1000 < CLOCK_SET_S {
+            return head;
+        }
+        head.field("Date", CivilTime::from_unix_ms(unix_ms).to_http())
     }
 
     /// Adds a field.
@@ -141,12 +152,13 @@ mod tests {
 
     #[test]
     fn heads_are_plain_text() {
-        let head = ReplyHead::new(429).field("Retry-After", 1).closing().body(2);
-        let text = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nConnection: close\r\n\
-                    Content-Length: 2\r\n\r\n";
+        let now_ms = 1_796_084_335_999;
+        let head = ReplyHead::at(429, now_ms).field("Retry-After", 1).closing().body(2);
+        let text = "HTTP/1.1 429 Too Many Requests\r\nDate: Tue, 01 Dec 2026 00:18:55 GMT\r\n\
+                    Retry-After: 1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n";
         assert_eq!(head.parts().concat(), text.as_bytes());
         let long = "x".repeat(2 * SPACE);
-        let head = ReplyHead::new(204).long_field("Long: ", Some(&long)).field("A", 1).bare();
+        let head = ReplyHead::at(204, 0).long_field("Long: ", Some(&long)).field("A", 1).bare();
         let text = format!("HTTP/1.1 204 No Content\r\nLong: {long}\r\nA: 1\r\n\r\n");
         assert_eq!(head.parts().concat(), text.as_bytes());
     }

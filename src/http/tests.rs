@@ -92,7 +92,7 @@ async fn serve(mut connection: Connection, served: Rc<Cell<usize>>) {
             return;
         }
         served.set(served.get() + 1);
-        if connection.send(ReplyHead::new(200).body(0), b"").await.is_err() {
+        if connection.send(ReplyHead::at(200, 0).body(0), b"").await.is_err() {
             return;
         }
     }

@@ -1,5 +1,6 @@
 //! The only place that reads clocks.
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::pool::Instant;
@@ -73,13 +74,42 @@ impl CivilTime {
         }
     }
 
+    /// Seconds of Unix time; `None` before 1970 and for what is no time at all. A day that its month
+    /// does not have is one of the next month.
+    pub fn to_unix_s(self) -> Option<u64> {
+        let CivilTime { year, month, day, hour, minute, second, .. } = self;
+        if !(1..=12).contains(&month) || day == 0 || year > 9999 {
+            return None;
+        }
+        let year = year.checked_sub(u64::from(month <= 2))?;
+        let shifted = if month > 2 { month - 3 } else { month + 9 };
+        let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * shifted + 2) / 5 + day;
+        Some(days.checked_sub(719_469)? * 86_400 + hour * 3600 + minute * 60 + second)
+    }
+
     /// `12/Mar/2020:19:03:58 +0000`
     pub fn to_common_log(self) -> String {
+        let CivilTime { year, day, hour, minute, second, .. } = self;
+        let month = self.month_name();
+        format!("{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
+    }
+
+    fn month_name(self) -> &'static str {
         const MONTHS: [&str; 12] =
             ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        usize::try_from(self.month - 1).map_or("", |month| MONTHS[month])
+    }
+
+    /// `Thu, 12 Mar 2020 19:03:58 GMT`
+    pub fn to_http(self) -> impl fmt::Display {
+        const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+        let days = self.to_unix_s().unwrap_or_default() / 86_400;
+        let weekday = usize::try_from(days % 7).map_or("", |weekday| DAYS[weekday]);
         let CivilTime { year, day, hour, minute, second, .. } = self;
-        let month = usize::try_from(self.month - 1).map_or("", |month| MONTHS[month]);
-        format!("{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
+        let month = self.month_name();
+        fmt::from_fn(move |f| {
+            write!(f, "{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+        })
     }
 
     /// `2020-03-12T19:03:58.000Z`
@@ -103,10 +133,16 @@ mod tests {
             (47_540, "2100-02-28"),
             (47_541, "2100-03-01"),
         ] {
-            assert_eq!(&CivilTime::from_unix_ms(days * 86_400_000).to_iso()[..10], date);
+            let time = CivilTime::from_unix_ms(days * 86_400_000);
+            assert_eq!(&time.to_iso()[..10], date);
+            assert_eq!(time.to_unix_s(), Some(days * 86_400));
         }
         let time = CivilTime::from_unix_ms(1_584_039_838_007);
         assert_eq!(time.to_common_log(), "12/Mar/2020:19:03:58 +0000");
         assert_eq!(time.to_iso(), "2020-03-12T19:03:58.007Z");
+        assert_eq!(time.to_http().to_string(), "Thu, 12 Mar 2020 19:03:58 GMT");
+        assert_eq!(time.to_unix_s(), Some(1_584_039_838));
+        assert_eq!(CivilTime { year: 1969, ..time }.to_unix_s(), None);
+        assert_eq!(CivilTime { month: 13, ..time }.to_unix_s(), None);
     }
 }
