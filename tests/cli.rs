@@ -384,8 +384,9 @@ fn a_token_keeps_strangers_out() {
     let missing = Some("MissingAuthenticationTokenException".to_owned());
     let unknown = Some("UnrecognizedClientException".to_owned());
     assert_eq!(status(&[]), (403, missing));
-    assert_eq!(status(&[("Authorization", "Bearer wrong")]), (403, unknown.clone()));
-    assert_eq!(status(&[("Authorization", "AWS4-HMAC-SHA256 Credential=x")]), (403, unknown));
+    assert_eq!(status(&[("Authorization", "Bearer wrong")]), (403, unknown));
+    let incomplete = Some("IncompleteSignatureException".to_owned());
+    assert_eq!(status(&[("Authorization", "AWS4-HMAC-SHA256 Credential=x")]), (400, incomplete));
     assert_eq!(status(&[("Authorization", "Bearer secret")]), (200, None));
     assert_eq!(server.connect().get("/healthz").status, 200);
     assert_eq!(server.connect().get("/hob/workers").status, 403);

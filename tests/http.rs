@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+#[path = "http/auth.rs"]
+mod auth;
 #[path = "http/clients.rs"]
 mod clients;
 mod common;

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
+use super::auth::Claimed;
 use super::control::upload::{self, Incoming};
 use super::control::{CHANGE_IT, no_folder, push as push_code};
 use super::error::ApiError;
@@ -26,11 +27,19 @@ pub async fn serve(
     head: &Head,
     admin: Admin,
 ) -> Result<(), End> {
+    let claimed = api.check(connection, head)?;
+    let (action, name) = admin.action();
+    claimed.may(action, name)?;
+    if let Admin::Push(name) = &admin {
+        let body = push(api, connection, head, name, claimed).await?.to_string();
+        return reply(connection, head, 200, "application/json", body.as_bytes()).await;
+    }
+    claimed.unused_body(connection, head).await?;
     let answer = match admin {
         Admin::Logs { name, follow, since_ms } => {
             return logs::serve(api, connection, head, &name, follow, since_ms).await;
         }
-        Admin::Push(name) => push(api, connection, head, &name).await?,
+        Admin::Push(_) => unreachable!("answered above"),
         Admin::Server => server(api),
         Admin::Functions => functions(api),
         Admin::Function(name) => function(api, &name)?,
@@ -231,6 +240,7 @@ async fn push(
     connection: &mut Connection,
     head: &Head,
     name: &str,
+    claimed: Claimed<'_>,
 ) -> Result<Value, End> {
     if !is_name(name) {
         let allowed = "letters, digits, - and _, at most 64";
@@ -239,9 +249,11 @@ async fn push(
         ))
         .into());
     }
-    no_folder(api, name, CHANGE_IT)?;
+    if claimed.is_proven() {
+        no_folder(api, name, CHANGE_IT)?;
+    }
     let too_long = || ApiError::too_large(ZIP_BYTES_MAX);
-    let zip = upload::receive(api, connection, head, ZIP_BYTES_MAX, too_long).await?;
+    let zip = upload::receive(api, connection, head, claimed, (ZIP_BYTES_MAX, too_long)).await?.0;
     let started = api.host.reactor.now();
     install(api, name, zip).await?;
     let ms = api.host.reactor.now().micros_since(started) / 1000;

@@ -19,14 +19,25 @@ pub struct ApiError {
     kind: Option<&'static str>,
     /// Why an invocation was throttled.
     reason: Option<&'static str>,
+    /// The field of the sentence is `Message`, and not `message`.
+    capital: bool,
     /// Seconds after which another try makes sense.
     retry_after_s: Option<u32>,
 }
 
 impl ApiError {
     fn user(status: u16, name: &'static str, message: impl Into<String>) -> ApiError {
-        let message = message.into();
-        ApiError { status, name, message, kind: Some("User"), reason: None, retry_after_s: None }
+        // Lambda spells this field two ways, and old clients read just one of them.
+        let capital = ["ResourceNotFoundException", "ServiceException"].contains(&name);
+        ApiError {
+            status,
+            name,
+            message: message.into(),
+            kind: Some("User"),
+            reason: None,
+            capital,
+            retry_after_s: None,
+        }
     }
 
     /// 404: there is no such thing.
@@ -92,6 +103,18 @@ impl ApiError {
     /// 403: who calls is not known, or may not do this.
     pub fn forbidden(name: &'static str, message: impl Into<String>) -> ApiError {
         ApiError { kind: None, ..ApiError::user(403, name, message) }
+    }
+
+    /// 403: who calls a function URL shows no credentials that it takes.
+    pub fn forbidden_url() -> ApiError {
+        let message = "Forbidden. For troubleshooting Function URL authorization issues, see: \
+                       https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html";
+        ApiError { capital: true, ..ApiError::forbidden("AccessDeniedException", message) }
+    }
+
+    /// 400: a signature, or what belongs to it, is not there or not readable.
+    pub fn incomplete_signature(message: impl Into<String>) -> ApiError {
+        ApiError { kind: None, ..ApiError::user(400, "IncompleteSignatureException", message) }
     }
 
     /// 404: no operation has this path and method.
@@ -167,9 +190,7 @@ impl ApiError {
         if let Some(kind) = self.kind {
             body.insert("Type".into(), kind.into());
         }
-        // Lambda spells this field two ways, and old clients read just one of them.
-        let capital = ["ResourceNotFoundException", "ServiceException"].contains(&self.name);
-        let message = if capital { "Message" } else { "message" };
+        let message = if self.capital { "Message" } else { "message" };
         body.insert(message.into(), self.message.as_str().into());
         serde_json::Value::from(body).to_string()
     }

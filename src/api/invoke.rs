@@ -7,6 +7,7 @@ use std::task::Poll;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use super::auth::{Caller, Claimed};
 use super::error::ApiError;
 use super::route::Invoke;
 use super::{Api, End, json};
@@ -41,6 +42,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// The function's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Understands the name, in whatever spelling it came.
     pub fn read(home: &Home, invoke: &Invoke<'_>) -> Result<Target, ApiError> {
         let function = home
@@ -60,11 +66,12 @@ pub async fn serve(
     connection: &mut Connection,
     head: &Head,
     target: &Target,
+    claimed: Claimed<'_>,
 ) -> Result<(), End> {
     let host = &api.host;
     let name = FunctionName { name: &target.name, qualifier: target.qualifier.as_deref() };
     let wishes = wishes(&connection.bytes()[..head.length], target.asynchronous)?;
-    if head.expects_continue {
+    if head.expects_continue && claimed.is_proven() {
         // It asks before it sends: what is no use sending is refused here.
         host.know(name.name).await;
         find(api, name)?;
@@ -76,6 +83,7 @@ pub async fn serve(
         }
         Err(broken) => return Err(broken.into()),
     };
+    let caller = claimed.body(connection, body.payload.clone()).await?;
     host.know(name.name).await;
     let version = find(api, name)?;
     let event = &connection.bytes()[body.payload.clone()];
@@ -104,7 +112,7 @@ pub async fn serve(
         let buffer = connection.detach().map_err(|_| End::Refused(Refused::NoRoom))?;
         Some(Payload::new(buffer, body.payload))
     };
-    let claim = host.invoke(Call {
+    let call = Call {
         version: version.id,
         qualifier: target.qualifier.clone(),
         payload,
@@ -112,9 +120,15 @@ pub async fn serve(
         trace: wishes.trace,
         client_context: wishes.client_context,
         tail: wishes.tail,
-    });
+    };
+    let claim = begin(host, &caller, call);
     let settled = run(claim, connection).await?;
     answer(host, connection, head, &version, &settled).await
+}
+
+/// Begins an invocation, for a caller whose request is proven.
+pub fn begin<'a>(host: &'a Rc<Host>, _caller: &Caller<'_>, call: Call) -> Claim<'a> {
+    host.invoke(call)
 }
 
 /// Waits for the end of an invocation, as long as its client is there.

@@ -21,7 +21,7 @@ use crate::host::Host;
 use crate::http::connection::Broken;
 use crate::http::reply::ReplyHead;
 use crate::http::{Closed, Connection, Head, Refused};
-use auth::Auth;
+use auth::{Auth, Claimed};
 use error::ApiError;
 use route::Route;
 
@@ -37,6 +37,13 @@ pub struct Api {
     pub store: Rc<Store>,
     /// Asked to read functions and configuration again.
     pub reload: Box<dyn Fn()>,
+}
+
+impl Api {
+    /// Checks the credentials of a request, as far as its head shows them.
+    pub fn check(&self, connection: &Connection, head: &Head) -> Result<Claimed<'_>, ApiError> {
+        self.auth.check(connection, head, &self.host.facts.home)
+    }
 }
 
 /// How a request ended, for its connection.
@@ -105,16 +112,15 @@ pub fn serve(api: Rc<Api>, mut connection: Connection) -> impl Future<Output = (
 }
 
 async fn serve_one(api: &Rc<Api>, connection: &mut Connection, head: &Head) -> Result<(), End> {
-    api.auth.check_host(connection, head, &api.listen)?;
     let route = route::parse(head.method, &connection.bytes()[head.target.clone()]);
-    if route.needs_credentials() {
-        api.auth.check(connection, head)?;
-    }
+    api.auth.check_page(connection, head, &api.listen, route.is_public())?;
     match route {
         Route::Invoke(invoke) => {
+            let claimed = api.check(connection, head)?;
             let target = invoke::Target::read(&api.host.facts.home, &invoke)?;
             drop(invoke);
-            invoke::serve(api, connection, head, &target).await
+            claimed.may(auth::INVOKE, Some(target.name()))?;
+            invoke::serve(api, connection, head, &target, claimed).await
         }
         Route::Url(name) => {
             let function = url::name(&api.host, &name)?;
@@ -129,7 +135,11 @@ async fn serve_one(api: &Rc<Api>, connection: &mut Connection, head: &Head) -> R
             Box::pin(control::serve(api, connection, head, *operation)).await
         }
         Route::Code(digest) => Box::pin(control::download(api, connection, head, &digest)).await,
-        Route::Unknown => Err(ApiError::unknown_operation().into()),
+        Route::Unknown => {
+            // There is nothing that a proof would give access to.
+            let _ = api.check(connection, head)?;
+            Err(ApiError::unknown_operation().into())
+        }
     }
 }
 

@@ -68,12 +68,28 @@ pub enum Admin {
 }
 
 impl Route<'_> {
-    /// False for what everybody may ask, for function URLs, which have a rule of their own, and for
+    /// True for what everybody may ask, for function URLs, which have a rule of their own, and for
     /// code, whose name is what only those know who were told.
-    pub fn needs_credentials(&self) -> bool {
+    pub fn is_public(&self) -> bool {
         match self {
-            Route::Health | Route::Ready | Route::Url(_) | Route::Code(_) => false,
-            Route::Invoke(_) | Route::Admin(_) | Route::Control(_) | Route::Unknown => true,
+            Route::Health | Route::Ready | Route::Url(_) | Route::Code(_) => true,
+            Route::Invoke(_) | Route::Admin(_) | Route::Control(_) | Route::Unknown => false,
+        }
+    }
+}
+
+impl Admin {
+    /// What it takes to be allowed to ask it, and the function that it is about.
+    pub fn action(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Admin::Server => ("hob:GetServer", None),
+            Admin::Functions => ("hob:ListFunctions", None),
+            Admin::Function(name) => ("hob:GetFunction", Some(name)),
+            Admin::Push(name) => ("hob:PushFunction", Some(name)),
+            Admin::Remove(name) => ("hob:RemoveFunction", Some(name)),
+            Admin::Workers => ("hob:ListWorkers", None),
+            Admin::Logs { name, .. } => ("hob:GetLogs", Some(name)),
+            Admin::Reload => ("hob:Reload", None),
         }
     }
 }

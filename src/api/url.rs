@@ -9,8 +9,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
+use super::auth::{self, Auth, Caller, Claimed};
 use super::error::ApiError;
-use super::invoke::{cancelled, find, not_found, run};
+use super::invoke::{begin, cancelled, find, not_found, run};
 use super::json::{self, Writer};
 use super::{Api, End, route};
 use crate::function::config::UrlAuth;
@@ -41,15 +42,12 @@ pub async fn serve(
     host.know(name).await;
     let function = FunctionName { name, qualifier: None };
     let version = find(api, function)?;
-    match version.config.url {
-        Some(UrlAuth::None) => {}
-        Some(UrlAuth::Iam) => {
-            let message = "Forbidden. This server does not verify signatures yet.";
-            return Err(ApiError::forbidden("AccessDeniedException", message).into());
-        }
+    let rule = version.config.url;
+    let claimed = match rule {
+        Some(UrlAuth::None) => Claimed::by_anybody(&host.facts.home),
         // Without a rule of its own it is as open as the rest of the server.
-        None => api.auth.check(connection, head)?,
-    }
+        Some(UrlAuth::Iam) | None => claim(api, connection, head, rule, name)?,
+    };
     let body = match connection.body(head, PAYLOAD_MAX).await {
         Ok(body) => body.payload,
         Err(Broken::Refused(Refused::BodyTooLong)) => {
@@ -57,6 +55,7 @@ pub async fn serve(
         }
         Err(broken) => return Err(broken.into()),
     };
+    let caller = claimed.body(connection, body.clone()).await?;
     let no_room = |_| End::Refused(Refused::NoRoom);
     let mut event = Writer::new(host.buffers.take().map_err(no_room)?);
     let id = host.request_id();
@@ -68,6 +67,7 @@ pub async fn serve(
         account: &host.facts.home.account,
         source: connection.source().map(|ip| ip.to_string()).unwrap_or_default(),
         id,
+        caller: (rule == Some(UrlAuth::Iam)).then_some(caller),
     };
     request.write(&mut event);
     let event = event.finish().map_err(no_room)?;
@@ -75,7 +75,7 @@ pub async fn serve(
         return Err(ApiError::too_large(PAYLOAD_MAX).into());
     }
     let length = event.len();
-    let claim = host.invoke(Call {
+    let call = Call {
         // While the body came, another version may have taken the place of that one.
         version: find(api, function)?.id,
         qualifier: None,
@@ -84,9 +84,31 @@ pub async fn serve(
         trace: None,
         client_context: None,
         tail: false,
-    });
+    };
+    let claim = begin(host, &caller, call);
     let settled = run(claim, connection).await?;
     answer(host, connection, head, &settled).await
+}
+
+/// Who calls a URL that is not everybody's.
+fn claim<'a>(
+    api: &'a Api,
+    connection: &Connection,
+    head: &Head,
+    rule: Option<UrlAuth>,
+    name: &str,
+) -> Result<Claimed<'a>, ApiError> {
+    let header = &connection.bytes()[..head.length];
+    let is_iam = rule == Some(UrlAuth::Iam);
+    // An open server has no keys, so nobody on the network can show one.
+    let is_open = api.auth == Auth::Open && connection.source().is_some();
+    if is_iam && (is_open || !auth::has_credentials(header) && connection.source().is_some()) {
+        return Err(ApiError::forbidden_url());
+    }
+    let claimed = api.check(connection, head)?;
+    let allowed = claimed.may(auth::INVOKE_URL, Some(name));
+    allowed.map_err(|error| if is_iam { ApiError::forbidden_url() } else { error })?;
+    Ok(claimed)
 }
 
 /// One request, to be told as an event.
@@ -98,6 +120,8 @@ struct Request<'a> {
     account: &'a str,
     source: String,
     id: RequestId,
+    /// Who calls, where the function asks for that.
+    caller: Option<Caller<'a>>,
 }
 
 impl Request<'_> {
@@ -187,6 +211,9 @@ impl Request<'_> {
         let agent = field(self.bytes, "user-agent").map(String::from_utf8_lossy);
         let now = Clock::unix_ms();
         event.raw(",\"requestContext\":{").pair("accountId", self.account);
+        if let Some(caller) = &self.caller {
+            self.write_caller(event, caller);
+        }
         event.raw(",").pair("apiId", self.name).raw(",").pair("domainName", &host);
         event.raw(",").pair("domainPrefix", self.name);
         event.raw(",\"http\":{").pair("method", self.head.method.as_str());
@@ -197,6 +224,15 @@ impl Request<'_> {
         event.raw(",\"routeKey\":\"$default\",\"stage\":\"$default\",");
         event.pair("time", &CivilTime::from_unix_ms(now).to_common_log());
         event.raw(&format!(",\"timeEpoch\":{now}}}"));
+    }
+
+    /// As AWS tells of a user that it has authorized.
+    fn write_caller(&self, event: &mut Writer, caller: &Caller<'_>) {
+        let id = caller.key().unwrap_or(self.account);
+        event.raw(",\"authorizer\":{\"iam\":{").pair("accessKey", caller.key().unwrap_or_default());
+        event.raw(",").pair("accountId", self.account).raw(",").pair("callerId", id);
+        event.raw(",\"cognitoIdentity\":null,\"principalOrgId\":null,");
+        event.pair("userArn", &caller.arn().to_string()).raw(",").pair("userId", id).raw("}}");
     }
 }
 
@@ -293,7 +329,7 @@ impl Shaped<'_> {
                 | serde_json::Value::Array(_)
                 | serde_json::Value::Object(_)) => other.to_string(),
             };
-            let ours = ["content-length", "transfer-encoding", "connection"];
+            let ours = ["content-length", "transfer-encoding", "connection", "date"];
             if ours.iter().any(|own| name.eq_ignore_ascii_case(own)) {
                 continue;
             }
@@ -355,6 +391,7 @@ mod tests {
             account: "000000000000",
             source: "127.0.0.1".into(),
             id: RequestId([1; 16]),
+            caller: None,
         };
         let mut writer = Writer::new(Buffers::new(1 << 20).take().expect("room"));
         request.write(&mut writer);

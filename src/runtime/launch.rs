@@ -19,6 +19,37 @@ use crate::host::spawn::Launch;
 /// layers behind.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The key pair with which workers sign what they ask of the server.
+#[derive(Clone)]
+pub struct WorkerKey {
+    /// Its public half.
+    pub id: String,
+    /// Its other half.
+    pub secret: String,
+}
+
+impl WorkerKey {
+    /// For a server that trusts local callers, where any pair will do; SDKs insist on having one.
+    pub fn any() -> WorkerKey {
+        WorkerKey { id: "hob".to_owned(), secret: "hob".to_owned() }
+    }
+
+    /// One of its own for each start of a server.
+    pub fn random() -> std::io::Result<WorkerKey> {
+        let mut bytes = [0; 28];
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+        let (id, secret) = bytes.split_at(8);
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02X}")).collect::<String>();
+        Ok(WorkerKey { id: format!("HOB{}", hex(id)), secret: hex(secret) })
+    }
+}
+
+impl std::fmt::Debug for WorkerKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.id)
+    }
+}
+
 /// What the server tells every worker about itself.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -26,6 +57,8 @@ pub struct Facts {
     pub home: Home,
     /// The URL under which functions reach the Lambda API.
     pub endpoint: String,
+    /// What they sign with there.
+    pub key: WorkerKey,
     /// Where the bundled runtimes are.
     pub bundled: PathBuf,
     /// Where runtimes may keep what they make of a function's code.
@@ -180,9 +213,8 @@ fn environment(
         format!("AWS_LAMBDA_FUNCTION_VERSION={version}"),
         format!("AWS_LAMBDA_FUNCTION_MEMORY_SIZE={}", config.memory_mb),
         format!("AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/{name}"),
-        // Any pair will do where the server trusts local callers; SDKs insist on having one.
-        "AWS_ACCESS_KEY_ID=hob".to_owned(),
-        "AWS_SECRET_ACCESS_KEY=hob".to_owned(),
+        format!("AWS_ACCESS_KEY_ID={}", facts.key.id),
+        format!("AWS_SECRET_ACCESS_KEY={}", facts.key.secret),
         "AWS_SESSION_TOKEN=hob".to_owned(),
         format!("AWS_ENDPOINT_URL_LAMBDA={}", facts.endpoint),
     ];

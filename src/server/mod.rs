@@ -16,6 +16,7 @@ use rustix::process::{Resource, Rlimit};
 use sd_notify::NotifyState;
 use smol::LocalExecutor;
 
+use crate::api::auth::{Auth, Key};
 use crate::api::{self, Api};
 use crate::error::Error;
 use crate::function::store::Store;
@@ -31,7 +32,7 @@ use crate::limits::{
     HEAD_MAX, HEAD_MS, IDLE_MS, QUIET_MS,
 };
 use crate::runtime::bundled;
-use crate::runtime::launch::{self, Facts};
+use crate::runtime::launch::{self, Facts, WorkerKey};
 use crate::runtime::paths::Paths;
 use loader::Reload;
 use settings::Settings;
@@ -58,6 +59,9 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
     let (tcp, address) = sockets::tcp(&settings.listen, &settings.auth)?;
     let unix = sockets::unix(&settings.socket)?;
     let start = |error: std::io::Error| Error::doing("start", "the event loop", error);
+    let mut settings = settings.clone();
+    let key = key_of_workers(&mut settings.auth)
+        .map_err(|error| Error::doing("read", "random numbers", error))?;
     let reactor = Reactor::new().map_err(start)?;
     let reaper = settings.reaper.unwrap_or_else(Reaper::detect);
     let signals = Signals::new(&reactor, &[Signal::Stop, Signal::Reload]).map_err(start)?;
@@ -78,6 +82,7 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
             facts: Facts {
                 home: settings.home.clone(),
                 endpoint: format!("http://{address}"),
+                key,
                 bundled: bundled::directory(&settings.data),
                 caches: store.caches(),
                 interpreters: launch::interpreter_path(),
@@ -100,6 +105,14 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
     let _ = std::fs::remove_file(&settings.socket);
     drop(lock);
     result.map_err(|error| Error::doing("run", "the event loop", error))?
+}
+
+/// Lets workers call the server: with a key that is good for this start of it, where keys count.
+fn key_of_workers(auth: &mut Auth) -> std::io::Result<WorkerKey> {
+    let Auth::Credentials(credentials) = auth else { return Ok(WorkerKey::any()) };
+    let key = WorkerKey::random()?;
+    credentials.keys.push(Key::of_workers(&key.id, &key.secret));
+    Ok(key)
 }
 
 struct Server {

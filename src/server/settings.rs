@@ -2,12 +2,13 @@
 //!
 //! A flag wins over a variable, a variable over the file, the file over the defaults.
 
+mod auth;
 mod keys;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::api::auth::Auth;
+use crate::api::auth::{Auth, Credentials};
 use crate::config::{Section, Source};
 use crate::error::Error;
 use crate::function::name::Home;
@@ -110,7 +111,11 @@ impl Settings {
             }
         }
         if let Ok(token) = std::env::var("HOB_TOKEN") {
-            settings.auth = Auth::Token(Some(Auth::digest(&token)));
+            let token = Some(Auth::digest(&token));
+            settings.auth = Auth::Credentials(match settings.auth {
+                Auth::Open => Credentials { token, ..Credentials::default() },
+                Auth::Credentials(others) => Credentials { token, ..others },
+            });
         }
         for (name, text) in flags {
             let key = KEYS.iter().find(|key| key.name == *name).expect("flags come from KEYS");
@@ -148,9 +153,8 @@ impl Settings {
                 self.set(key.name, value);
             }
         }
-        if let Some(auth) = section.table("auth", read_auth) {
-            self.auth = auth.0;
-            self.not_in_force.extend(auth.1);
+        if let Some(credentials) = section.table("auth", auth::read) {
+            self.auth = Auth::Credentials(credentials);
         }
         if section.table("mqtt", read_mqtt).is_some() {
             self.not_in_force.push("mqtt");
@@ -273,33 +277,6 @@ fn default_config() -> PathBuf {
         .join("hob/hob.toml")
 }
 
-fn read_auth(section: &Section<'_>) -> (Auth, Option<&'static str>) {
-    let some = |text: &str| !text.is_empty();
-    let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    let keys = section.tables("keys", |key| {
-        for name in ["id", "secret"] {
-            if key.text(name, "text", some).is_none() && !key.has(name) {
-                key.refuse(name, "is missing");
-            }
-        }
-        key.choice("scope", &["admin", "invoke"]);
-        key.texts("functions", "function names, or *", some);
-    });
-    let token = section.text("token", "text", some).map(Auth::digest);
-    let digest = section.text("token_sha256", "64 hexadecimal digits", is_digest).map(|text| {
-        let mut digest = [0; 32];
-        for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let pair = std::str::from_utf8(pair).unwrap_or_default();
-            *byte = u8::from_str_radix(pair, 16).unwrap_or_default();
-        }
-        digest
-    });
-    if token.is_some() && digest.is_some() {
-        section.refuse("token_sha256", "goes without token");
-    }
-    (Auth::Token(token.or(digest)), keys.map(|_| "auth.keys"))
-}
-
 fn read_mqtt(section: &Section<'_>) {
     let is_broker = |text: &str| text.starts_with("mqtt://") || text.starts_with("mqtts://");
     section.text("broker", "mqtt://HOST:PORT or mqtts://HOST:PORT", is_broker);
@@ -358,8 +335,10 @@ group = "hob"
             settings.defaults,
             Defaults { queue_wait_ms: 5, idle_timeout_s: 6, init_limit_s: 20, freeze_ms: 9 }
         );
-        assert_eq!(settings.auth, Auth::Token(Some(Auth::digest("t"))));
-        assert_eq!(settings.not_in_force, ["auth.keys", "mqtt"]);
+        let Auth::Credentials(credentials) = settings.auth else { panic!("there is [auth]") };
+        assert_eq!(credentials.token, Some(Auth::digest("t")));
+        assert_eq!(credentials.keys[0].id, "AKIA");
+        assert_eq!(settings.not_in_force, ["mqtt"]);
         assert_eq!((settings.reaper, settings.real_paths), (Some(Reaper::Sigchld), true));
         assert!(!settings.spares);
     }

@@ -22,10 +22,11 @@ pub fn tcp(listen: &str, auth: &Auth) -> Result<(OwnedFd, SocketAddr), Error> {
     let addresses: Vec<SocketAddr> =
         listen.to_socket_addrs().map_err(|error| fail(&error))?.collect();
     let local = addresses.iter().all(|address| address.ip().is_loopback());
-    if !local && !matches!(auth, Auth::Token(Some(_))) {
+    let closed = matches!(auth, Auth::Credentials(credentials) if !credentials.is_empty());
+    if !local && !closed {
         return Err(Error::usage(format!(
-            "listen on {listen}: not a loopback address, and there are no credentials: set a \
-             token in [auth], or listen on 127.0.0.1"
+            "listen on {listen}: not a loopback address, and there are no credentials: set keys or \
+             a token in [auth], or listen on 127.0.0.1"
         )));
     }
     let listener = TcpListener::bind(&addresses[..]).map_err(|error| fail(&error))?;

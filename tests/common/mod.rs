@@ -6,6 +6,7 @@
 
 pub mod http;
 pub mod seeds;
+pub mod sign;
 pub mod sockets;
 
 use std::fs;

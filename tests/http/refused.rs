@@ -192,6 +192,49 @@ fn without_credentials_a_web_page_cannot_call_under_a_name_of_its_own() {
 }
 
 #[test]
+fn without_credentials_a_web_page_of_another_origin_calls_function_urls_only() {
+    let (site, server) = demo();
+    let invocation = invocations("demo");
+    let own = format!("http://{}", server.address);
+    let ask = |server: &Server, method: &str, target: &str, origin: &str| {
+        let address = &server.address;
+        let mut conn = server.connect();
+        conn.send(format!(
+            "{method} {target} HTTP/1.1\r\nHost: {address}\r\nOrigin: {origin}\r\n\r\n"
+        ));
+        conn.reply()
+    };
+    for (method, target, status) in [
+        ("POST", invocation.as_str(), 403),
+        ("POST", "/hob/reload", 403),
+        ("DELETE", "/hob/functions/demo", 403),
+        ("OPTIONS", invocation.as_str(), 403),
+        ("GET", "/nothing", 403),
+        ("POST", "/fn/demo/", 200),
+        ("GET", "/healthz", 200),
+        ("GET", "/readyz", 200),
+    ] {
+        for origin in ["http://evil.example", "http://127.0.0.1:1", "null", "\u{e9}"] {
+            let reply = ask(&server, method, target, origin);
+            assert_eq!(reply.status, status, "{method} {target} {origin}");
+            if status == 403 {
+                let message = reply.json()["message"].as_str().unwrap().to_owned();
+                assert!(message.starts_with(&format!("Origin '{origin}' is not this server")));
+            }
+        }
+        assert_ne!(ask(&server, method, target, &own).status, 403, "{method} {target}");
+    }
+    server.stop();
+    // Who has credentials is no web page that just happens to be open.
+    let config = site.path().join("hob.toml");
+    std::fs::write(&config, "[auth]\ntoken = \"secret\"\n").unwrap();
+    let server = site.serve(&["--config", config.to_str().unwrap()]);
+    let fields = [("Origin", "http://evil.example"), ("Authorization", "Bearer secret")];
+    assert_eq!(server.connect().post(&invocation, &fields, b"{}").status, 200);
+    server.stop();
+}
+
+#[test]
 fn heads_that_are_too_long_are_refused_and_the_client_reads_it() {
     let (_site, server) = demo();
     let head = |fields: &str| format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");

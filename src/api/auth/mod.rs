@@ -1,48 +1,245 @@
-//! Who may call.
+//! Who may call, and what.
 //!
 //! The Unix socket is guarded by its file mode. On TCP a server without `[auth]` trusts every
-//! local user, but no web page, and does not
-//! listen anywhere else; with `[auth]` it wants a bearer token.
+//! local user, but no web page, and does not listen anywhere else; with `[auth]` it wants a bearer
+//! token or a signature by one of its keys.
+//!
+//! A signature covers the body. So [`Auth::check`] says who claims to call ([`Claimed`]), before
+//! the body is read; reading it to its end gives the [`Caller`], whom alone handlers work for.
 
-use std::net::IpAddr;
+mod browser;
+mod sigv4;
+
+use std::fmt;
+use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
+use super::End;
 use super::error::ApiError;
-use crate::http::head::field;
+use crate::function::name::Home;
+use crate::http::head::fields;
 use crate::http::{Connection, Head};
+use crate::io::Clock;
+use crate::limits::TURN_BYTES;
+pub use sigv4::digest;
+use sigv4::{Signature, Signed};
 
 /// The rule of this server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
     /// Everybody who reaches the port.
     Open,
-    /// Callers that know a secret; `None`: nobody by token.
-    Token(Option<[u8; 32]>),
+    /// Callers that know one of these; nobody if there are none.
+    Credentials(Credentials),
 }
 
-/// A host without its port, and an address without its brackets.
-fn name(host: &str) -> &str {
-    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, port)) if port.is_empty() || port.starts_with(':') => address,
-        Some(_) => host,
-        None => host.split_once(':').map_or(host, |(name, _)| name),
+/// What callers may show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// The digest of the bearer token, if there is one.
+    pub token: Option<[u8; 32]>,
+    /// Key pairs of signatures.
+    pub keys: Vec<Key>,
+}
+
+impl Credentials {
+    /// True if nobody has any.
+    pub fn is_empty(&self) -> bool {
+        self.token.is_none() && self.keys.is_empty()
     }
 }
 
-/// True for names that nobody else can make point here. A client of HTTP/1.0 need not say any.
-fn is_own(name: &str, listen: &str) -> bool {
-    name.is_empty()
-        || name.eq_ignore_ascii_case("localhost")
-        || name.eq_ignore_ascii_case(listen)
-        || name.parse::<IpAddr>().is_ok()
+/// What a key is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything.
+    Admin,
+    /// Invoking functions.
+    Invoke,
 }
 
-/// True if a browser sent this: programs may call the server what they like, and they do.
-fn is_browser(header: &[u8]) -> bool {
-    let agent = field(header, "user-agent").unwrap_or_default();
-    agent.starts_with(b"Mozilla/") || field(header, "origin").is_some()
+/// A key pair.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Its public half.
+    pub id: String,
+    /// Its other half.
+    pub secret: String,
+    /// What it is good for ...
+    pub scope: Scope,
+    /// ... and with which functions: names, or the start of names and `*`.
+    pub functions: Vec<String>,
+    /// It is the workers': good for callers on this machine only.
+    pub is_local: bool,
 }
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Key { id, scope, functions, .. } = self;
+        write!(f, "{id} ({scope:?}, {functions:?})")
+    }
+}
+
+impl Key {
+    /// The key that workers have in their environment: they may invoke each other.
+    pub fn of_workers(id: &str, secret: &str) -> Key {
+        Key {
+            id: id.to_owned(),
+            secret: secret.to_owned(),
+            scope: Scope::Invoke,
+            functions: vec!["*".to_owned()],
+            is_local: true,
+        }
+    }
+
+    /// True if it is good for `function`; `None`: for what concerns no single function.
+    fn covers(&self, function: Option<&str>) -> bool {
+        self.functions.iter().any(|pattern| match (pattern.strip_suffix('*'), function) {
+            (Some(start), Some(function)) => function.starts_with(start),
+            (Some(start), None) => start.is_empty(),
+            (None, function) => function == Some(pattern.as_str()),
+        })
+    }
+}
+
+/// Actions that a key with scope `invoke` is good for.
+const INVOKING: [&str; 2] = [INVOKE, INVOKE_URL];
+/// The action of an invocation, in whatever way it is answered.
+pub const INVOKE: &str = "lambda:InvokeFunction";
+/// The action of a request to a function URL.
+pub const INVOKE_URL: &str = "lambda:InvokeFunctionUrl";
+
+#[derive(Clone, Copy)]
+enum Who<'a> {
+    /// Who reaches the Unix socket or an open port, or knows the token.
+    Owner,
+    Key(&'a Key),
+}
+
+/// Who calls. There is none for a request whose credentials, or whose body, are not in order.
+#[derive(Clone, Copy)]
+pub struct Caller<'a> {
+    who: Who<'a>,
+    home: &'a Home,
+}
+
+impl Caller<'_> {
+    /// The id of the key that the request was signed with.
+    pub fn key(&self) -> Option<&str> {
+        match self.who {
+            Who::Owner => None,
+            Who::Key(key) => Some(&key.id),
+        }
+    }
+
+    /// As in ARNs of users.
+    pub fn arn(&self) -> impl fmt::Display {
+        let account = &self.home.account;
+        fmt::from_fn(move |f| match self.key() {
+            None => write!(f, "arn:aws:iam::{account}:root"),
+            Some(id) => write!(f, "arn:aws:iam::{account}:user/{id}"),
+        })
+    }
+
+    /// Checks whether `action` is allowed, on `function` or, without one, on the server.
+    pub fn may(&self, action: &str, function: Option<&str>) -> Result<(), ApiError> {
+        let Who::Key(key) = self.who else { return Ok(()) };
+        let in_scope = match key.scope {
+            Scope::Admin => true,
+            Scope::Invoke => INVOKING.contains(&action),
+        };
+        if in_scope && key.covers(function) {
+            return Ok(());
+        }
+        let arn = function.map(|name| self.home.arn(name, None).to_string());
+        let resource = arn.as_deref().unwrap_or("*");
+        let user = self.arn();
+        Err(ApiError::forbidden(
+            "AccessDeniedException",
+            format!(
+                "User: {user} is not authorized to perform: {action} on resource: {resource} \
+                 because no identity-based policy allows the {action} action"
+            ),
+        ))
+    }
+}
+
+/// Who calls, as far as the head of the request shows: a signature is not proven before the body
+/// was read.
+#[must_use = "the body has to prove it"]
+pub struct Claimed<'a> {
+    caller: Caller<'a>,
+    /// What is left to prove. On the heap: most requests of most servers have none.
+    signed: Option<Box<Signed>>,
+}
+
+impl<'a> Claimed<'a> {
+    /// For what everybody may do.
+    pub fn by_anybody(home: &'a Home) -> Claimed<'a> {
+        Claimed { caller: Caller { who: Who::Owner, home }, signed: None }
+    }
+
+    /// As [`Caller::may`], for what need not be read if it is not allowed.
+    pub fn may(&self, action: &str, function: Option<&str>) -> Result<(), ApiError> {
+        self.caller.may(action, function)
+    }
+
+    /// True if the body is not needed for the proof.
+    pub fn is_proven(&self) -> bool {
+        self.signed.is_none()
+    }
+
+    /// Takes note of a piece of the body.
+    pub fn update(&mut self, piece: &[u8]) {
+        if let Some(signed) = &mut self.signed {
+            signed.update(piece);
+        }
+    }
+
+    /// The body has ended.
+    pub fn finish(self) -> Result<Caller<'a>, ApiError> {
+        match self.signed {
+            Some(signed) => signed.finish().map(|()| self.caller),
+            None => Ok(self.caller),
+        }
+    }
+
+    /// The whole body, which stands in the connection's buffer. A long one takes its time, and
+    /// others their turn.
+    pub async fn body(
+        mut self,
+        connection: &Connection,
+        body: Range<usize>,
+    ) -> Result<Caller<'a>, ApiError> {
+        if let Some(signed) = &mut self.signed {
+            let turn = usize::try_from(TURN_BYTES).unwrap_or(usize::MAX);
+            for (n, piece) in connection.bytes()[body].chunks(turn).enumerate() {
+                if n > 0 {
+                    connection.io().reactor().give_way().await;
+                }
+                signed.update(piece);
+            }
+        }
+        self.finish()
+    }
+
+    /// Reads a short body, if it is needed for the proof, of a request that makes no use of it.
+    pub async fn unused_body(
+        self,
+        connection: &mut Connection,
+        head: &Head,
+    ) -> Result<Caller<'a>, End> {
+        if self.is_proven() {
+            return Ok(self.finish()?);
+        }
+        let body = connection.body(head, UNUSED_BODY_MAX).await?;
+        Ok(self.body(connection, body.payload).await?)
+    }
+}
+
+/// Bytes of a body that nobody asked for.
+const UNUSED_BODY_MAX: usize = 64 * 1024;
 
 impl Auth {
     /// The SHA-256 of a token, which is what is kept of it.
@@ -50,92 +247,120 @@ impl Auth {
         Sha256::digest(token.as_bytes()).into()
     }
 
-    /// Checks under which name a browser called the server. Without credentials, what reaches the port
-    /// is trusted, and so would be every web page in a local browser whose name its owner makes
-    /// point here. Such a name is not an address, and not that of this machine; `listen` is what
-    /// the operator calls it.
-    pub fn check_host(
-        &self,
+    /// Checks the credentials of a request, as far as its head shows them.
+    pub fn check<'a>(
+        &'a self,
         connection: &Connection,
         head: &Head,
-        listen: &str,
-    ) -> Result<(), ApiError> {
-        if connection.source().is_none() || *self != Auth::Open {
-            return Ok(());
-        }
-        let header = &connection.bytes()[..head.length];
-        if !is_browser(header) {
-            return Ok(());
-        }
-        let host = field(header, "host").unwrap_or_default();
-        if std::str::from_utf8(host).is_ok_and(|host| is_own(name(host), name(listen))) {
-            return Ok(());
-        }
-        let host = String::from_utf8_lossy(host);
-        let message = format!(
-            "Host '{host}' is not a name of this server, which has no [auth]: call it by its IP \
-             address or localhost, or set a token"
-        );
-        Err(ApiError::forbidden("AccessDeniedException", message))
-    }
-
-    /// Checks the credentials of a request.
-    pub fn check(&self, connection: &Connection, head: &Head) -> Result<(), ApiError> {
+        home: &'a Home,
+    ) -> Result<Claimed<'a>, ApiError> {
+        let owner = Claimed::by_anybody(home);
         if connection.source().is_none() {
-            return Ok(());
+            return Ok(owner);
         }
-        let Auth::Token(expected) = self else { return Ok(()) };
+        let Auth::Credentials(credentials) = self else { return Ok(owner) };
         let header = &connection.bytes()[..head.length];
-        let Some(given) = field(header, "authorization") else {
-            let message = "Missing Authentication Token";
-            return Err(ApiError::forbidden("MissingAuthenticationTokenException", message));
+        let Some(given) = sigv4::single(header, "authorization")? else {
+            return Err(unsigned(header, head));
         };
+        if given.starts_with(sigv4::ALGORITHM.as_bytes()) {
+            let signature = Signature::read(header, given)?;
+            let key = credentials.keys.iter().find(|key| key.id == signature.id);
+            let key = key.filter(|key| !key.is_local || is_from_here(connection));
+            let key = key.ok_or_else(unrecognized)?;
+            signature.check_scope(&home.region, Clock::unix_ms() / 1000)?;
+            let signed = signature.verify(&key.secret, header, head)?.map(Box::new);
+            return Ok(Claimed { caller: Caller { who: Who::Key(key), home }, signed });
+        }
         let token =
             given.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
         // Digests are compared, so the time it takes says nothing about the token.
         let valid = token.is_some_and(|(_, token)| {
             let digest: [u8; 32] = Sha256::digest(token.trim_ascii()).into();
-            expected.is_some_and(|expected| expected == digest)
+            credentials.token.is_some_and(|expected| expected == digest)
         });
-        if valid {
-            return Ok(());
-        }
-        let message = "The security token included in the request is invalid.";
-        Err(ApiError::forbidden("UnrecognizedClientException", message))
+        if valid { Ok(owner) } else { Err(unrecognized()) }
     }
+}
+
+fn unrecognized() -> ApiError {
+    let message = "The security token included in the request is invalid.";
+    ApiError::forbidden("UnrecognizedClientException", message)
+}
+
+fn unsigned(header: &[u8], head: &Head) -> ApiError {
+    let target = String::from_utf8_lossy(&header[head.target.clone()]);
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    if query.split('&').any(|pair| pair.starts_with("X-Amz-Signature=")) {
+        return ApiError::incomplete_signature(
+            "Signatures in the query are not supported by this server: sign the Authorization \
+             header.",
+        );
+    }
+    ApiError::forbidden("MissingAuthenticationTokenException", "Missing Authentication Token")
+}
+
+/// True if the request shows credentials of any kind.
+pub fn has_credentials(header: &[u8]) -> bool {
+    fields(header).any(|(name, _)| name.eq_ignore_ascii_case("authorization"))
+}
+
+/// True if the caller is on this machine: its address is the loopback device's, or the one that
+/// it called, as when the server listens on one address of the network.
+fn is_from_here(connection: &Connection) -> bool {
+    let Some(source) = connection.source() else { return true };
+    if source.to_canonical().is_loopback() {
+        return true;
+    }
+    let own = rustix::net::getsockname(connection.io().get()).ok();
+    let own = own.and_then(|address| std::net::SocketAddr::try_from(address).ok());
+    own.is_some_and(|address| address.ip() == source)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn key(scope: Scope, functions: &[&str]) -> Key {
+        let functions = functions.iter().map(|name| (*name).to_owned()).collect();
+        Key { id: "AKIA".into(), secret: "s".into(), scope, functions, is_local: false }
+    }
+
+    fn refusal(key: &Key, action: &str, function: Option<&str>) -> Option<String> {
+        let home = Home { region: "us-east-1".into(), account: "000000000000".into() };
+        let caller = Caller { who: Who::Key(key), home: &home };
+        caller.may(action, function).err().map(|error| error.message)
+    }
+
     #[test]
-    fn only_names_that_cannot_be_made_to_point_here_are_our_own() {
-        for own in [
-            "",
-            ":80",
-            "localhost",
-            "LocalHost:4620",
-            "127.0.0.1",
-            "10.1.2.3:4620",
-            "[::1]",
-            "[fe80::1]:4620",
-            "board",
-            "Board:80",
+    fn a_key_is_good_for_its_scope_and_its_functions() {
+        let create = "lambda:CreateFunction";
+        for (scope, functions, action, function, allowed) in [
+            (Scope::Admin, &["*"][..], create, Some("a"), true),
+            (Scope::Admin, &["*"], "lambda:ListFunctions", None, true),
+            (Scope::Admin, &["a*"], "lambda:ListFunctions", None, false),
+            (Scope::Admin, &["a*"], create, Some("ab"), true),
+            (Scope::Admin, &["a*", "b"], create, Some("b"), true),
+            (Scope::Admin, &["a*", "b"], create, Some("bb"), false),
+            (Scope::Invoke, &["*"], INVOKE, Some("a"), true),
+            (Scope::Invoke, &["*"], INVOKE_URL, Some("a"), true),
+            (Scope::Invoke, &["*"], create, Some("a"), false),
+            (Scope::Invoke, &["*"], "lambda:ListFunctions", None, false),
+            (Scope::Invoke, &["a"], INVOKE, Some("A"), false),
         ] {
-            assert!(is_own(name(own), "board"), "{own}");
+            let refused = refusal(&key(scope, functions), action, function);
+            assert_eq!(refused.is_none(), allowed, "{scope:?} {functions:?} {action} {function:?}");
         }
-        for other in [
-            "evil.example",
-            "localhost.evil.example:4620",
-            "127.0.0.1.evil.example",
-            "board2",
-            "[::1].evil.example",
-            "[evil.example]",
-            "evil.example:127.0.0.1",
-            "localhost@evil",
-        ] {
-            assert!(!is_own(name(other), "board"), "{other}");
-        }
+    }
+
+    #[test]
+    fn a_refusal_is_in_the_words_of_aws() {
+        let key = key(Scope::Invoke, &["*"]);
+        let words = "User: arn:aws:iam::000000000000:user/AKIA is not authorized to perform: \
+                     lambda:GetFunction on resource: \
+                     arn:aws:lambda:us-east-1:000000000000:function:a because no identity-based \
+                     policy allows the lambda:GetFunction action";
+        assert_eq!(refusal(&key, "lambda:GetFunction", Some("a")).as_deref(), Some(words));
+        assert_eq!(format!("{key:?}"), "AKIA (Invoke, [\"*\"])", "without its secret");
     }
 }

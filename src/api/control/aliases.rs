@@ -15,7 +15,7 @@ use crate::limits::{DESCRIPTION_MAX, LIST_PAGE_MAX};
 pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let function = request.bare_function()?;
-    let fields = request.fields().await?;
+    let fields = request.fields()?;
     let _change = api.host.changes.lock().await;
     let mut record = change::read(api, &function)?;
     let name = fields.needed("Name", 1..=128)?;
@@ -44,7 +44,7 @@ pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
 pub async fn update(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let function = request.bare_function()?;
-    let fields = request.fields().await?;
+    let fields = request.fields()?;
     let _change = api.host.changes.lock().await;
     let mut record = change::read(api, &function)?;
     let name = request.operation.part.clone();

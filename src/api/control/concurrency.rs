@@ -53,7 +53,7 @@ fn total(numbers: impl Iterator<Item = u16>) -> u16 {
 pub async fn put(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let name = request.bare_function()?;
-    let fields = request.fields().await?;
+    let fields = request.fields()?;
     let wanted = fields.integer("ReservedConcurrentExecutions", 0..=u32::MAX)?;
     let wanted = wanted.ok_or_else(|| fields.missing("ReservedConcurrentExecutions"))?;
     let _change = api.host.changes.lock().await;
@@ -120,7 +120,7 @@ fn no_folder_says(api: &Api, name: &str, key: &str) -> Result<(), ApiError> {
 pub async fn put_provisioned(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let named = request.function()?;
-    let fields = request.fields().await?;
+    let fields = request.fields()?;
     let wanted = fields.integer("ProvisionedConcurrentExecutions", 1..=u32::MAX)?;
     let wanted = wanted.ok_or_else(|| fields.missing("ProvisionedConcurrentExecutions"))?;
     let _change = api.host.changes.lock().await;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::change::{self, CHANGE_IT, apply, check_revision, commit, no_folder, now_ms, revision};
 use super::fields::Fields;
 use super::list::page;
-use super::upload::{receive_request, take};
+use super::upload::take;
 use super::view::{self, Stage, View, show_latest};
 use super::{Answer, Named, Request, configure, versions};
 use crate::api::error::ApiError;
@@ -20,12 +20,13 @@ use crate::limits::{DESCRIPTION_MAX, LIST_PAGE_MAX};
 /// `CreateFunction`
 pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
-    let upload = receive_request(api, request.connection, request.head, "CreateFunction").await?;
+    let (upload, caller) = request.upload().await?;
     let _change = api.host.changes.lock().await;
     let (fields, code) = take(api, upload, "Code").await?;
     let given = fields.needed("FunctionName", 1..=140)?;
     let named = Named::parse(request.home(), given, None)?;
     let name = named.name.as_str();
+    caller.may(&request.operation.action(), Some(name))?;
     if named.qualifier.is_some() {
         return Err(fields
             .unfit("FunctionName", given, format_args!("be a function's name"))
@@ -64,10 +65,11 @@ pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
 pub async fn update_code(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let name = request.bare_function()?;
-    change::read(api, &name)?;
-    no_folder(api, &name, CHANGE_IT)?;
-    let upload =
-        receive_request(api, request.connection, request.head, "UpdateFunctionCode").await?;
+    if request.is_proven() {
+        change::read(api, &name)?;
+        no_folder(api, &name, CHANGE_IT)?;
+    }
+    let (upload, _) = request.upload().await?;
     let _change = api.host.changes.lock().await;
     let (fields, code) = take(api, upload, "").await?;
     no_folder(api, &name, CHANGE_IT)?;
@@ -96,7 +98,7 @@ pub async fn update_configuration(request: &mut Request<'_>) -> Result<Answer, E
     let api = request.api;
     let name = request.bare_function()?;
     change::read(api, &name)?;
-    let fields = request.fields().await?;
+    let fields = request.fields()?;
     let _change = api.host.changes.lock().await;
     no_folder(api, &name, CHANGE_IT)?;
     let mut record = change::read(api, &name)?;

@@ -19,10 +19,12 @@ pub mod upload;
 mod versions;
 mod view;
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use serde_json::Value;
 
+use super::auth::{Caller, Claimed};
 use super::error::ApiError;
 use super::route::{Operation, What};
 use super::{Api, End};
@@ -35,6 +37,7 @@ pub use change::{CHANGE_IT, no_folder};
 pub use download::serve as download;
 use fields::Fields;
 pub use functions::push;
+use upload::Incoming;
 
 /// What an operation answers.
 struct Answer {
@@ -54,12 +57,17 @@ impl Answer {
     }
 }
 
-/// A request of the control plane.
+/// A request of the control plane, whose caller may make it. One with a zip in it is still to be
+/// proven by its body, and what it is about may stand only there.
 struct Request<'a> {
     api: &'a Rc<Api>,
     connection: &'a mut Connection,
     head: &'a Head,
     operation: Operation,
+    /// The body of all others.
+    body: Range<usize>,
+    /// Who makes it, if that is not proven yet.
+    claimed: Option<Claimed<'a>>,
 }
 
 /// Serves one request.
@@ -69,7 +77,21 @@ pub async fn serve(
     head: &Head,
     operation: Operation,
 ) -> Result<(), End> {
-    let mut request = Request { api, connection, head, operation };
+    let claimed = api.check(connection, head)?;
+    let home = &api.host.facts.home;
+    let (action, function) = (operation.action(), operation.function(home));
+    if operation.what != What::CreateFunction {
+        claimed.may(&action, function.as_deref())?;
+    }
+    let (body, claimed) = match operation.what.has_zip() {
+        true => (0..0, Some(claimed)),
+        false => {
+            let body = body(connection, head).await?;
+            claimed.body(connection, body.clone()).await?;
+            (body, None)
+        }
+    };
+    let mut request = Request { api, connection, head, operation, body, claimed };
     let answer = perform(&mut request).await?;
     let Request { connection, .. } = request;
     let whole = connection.discard(head).await;
@@ -155,17 +177,34 @@ async fn perform(request: &mut Request<'_>) -> Result<Answer, End> {
     })
 }
 
-impl Request<'_> {
-    /// The members of the body.
-    async fn fields(&mut self) -> Result<Fields, End> {
-        match self.connection.body(self.head, CONTROL_BODY_MAX).await {
-            Ok(body) => Ok(Fields::parse(&self.connection.bytes()[body.payload])?),
-            Err(Broken::Refused(Refused::BodyTooLong)) => {
-                let most = format!("Request must be smaller than {CONTROL_BODY_MAX} bytes");
-                Err(ApiError::entity_too_large(most).into())
-            }
-            Err(broken) => Err(broken.into()),
+/// Reads a body that has no zip in it.
+async fn body(connection: &mut Connection, head: &Head) -> Result<Range<usize>, End> {
+    match connection.body(head, CONTROL_BODY_MAX).await {
+        Ok(body) => Ok(body.payload),
+        Err(Broken::Refused(Refused::BodyTooLong)) => {
+            let most = format!("Request must be smaller than {CONTROL_BODY_MAX} bytes");
+            Err(ApiError::entity_too_large(most).into())
         }
+        Err(broken) => Err(broken.into()),
+    }
+}
+
+impl<'a> Request<'a> {
+    /// The members of the body.
+    fn fields(&self) -> Result<Fields, ApiError> {
+        Fields::parse(&self.connection.bytes()[self.body.clone()])
+    }
+
+    /// The body that has a zip in it, on the disk, and who sent it.
+    async fn upload(&mut self) -> Result<(Incoming, Caller<'a>), End> {
+        let claimed = self.claimed.take().expect("it is read once");
+        let operation = format!("{:?}", self.operation.what);
+        upload::receive_request(self.api, self.connection, self.head, claimed, &operation).await
+    }
+
+    /// True if what is wrong with the request may be told before its body was read.
+    fn is_proven(&self) -> bool {
+        self.claimed.as_ref().is_none_or(Claimed::is_proven)
     }
 
     fn home(&self) -> &Home {

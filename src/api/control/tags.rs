@@ -44,7 +44,7 @@ pub fn check(tags: &BTreeMap<String, String>) -> Result<(), ApiError> {
 pub async fn tag(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let name = function(request)?;
-    let fields = request.fields().await?;
+    let fields = request.fields()?;
     let tags = fields.map("Tags")?.ok_or_else(|| fields.missing("Tags"))?;
     let _change = api.host.changes.lock().await;
     let mut record = change::read(api, &name)?;

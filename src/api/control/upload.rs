@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::fields::Fields;
+use crate::api::auth::{Caller, Claimed};
 use crate::api::error::ApiError;
 use crate::api::{Api, End};
 use crate::function::record::CodeRecord;
@@ -37,15 +38,15 @@ impl Drop for Incoming {
     }
 }
 
-/// Writes a request's body to a file, piece by piece; `too_long` is what clients are told whose
-/// body has more than `most` bytes.
-pub async fn receive(
+/// Writes a request's body to a file, piece by piece, and says who sent it; `too_long` is what
+/// clients are told whose body has more than `most` bytes.
+pub async fn receive<'a>(
     api: &Api,
     connection: &mut Connection,
     head: &Head,
-    most: usize,
-    too_long: impl FnOnce() -> ApiError,
-) -> Result<Incoming, End> {
+    mut claimed: Claimed<'a>,
+    (most, too_long): (usize, impl FnOnce() -> ApiError),
+) -> Result<(Incoming, Caller<'a>), End> {
     // What is received while the server still cleans its store would be cleaned away.
     drop(api.host.changes.lock().await);
     let incoming = Incoming(api.store.incoming(api.host.random()));
@@ -65,27 +66,30 @@ pub async fn receive(
     loop {
         match pieces.next(connection).await {
             Ok(Some(range)) => {
-                file.write_all(&connection.bytes()[range]).map_err(trouble)?;
+                let piece = &connection.bytes()[range];
+                claimed.update(piece);
+                file.write_all(piece).map_err(trouble)?;
             }
-            Ok(None) => return Ok(incoming),
+            Ok(None) => return Ok((incoming, claimed.finish()?)),
             Err(broken) => return Err(too_long(broken)),
         }
     }
 }
 
 /// The body of a request that may have a zip in it.
-pub async fn receive_request(
+pub async fn receive_request<'a>(
     api: &Api,
     connection: &mut Connection,
     head: &Head,
+    claimed: Claimed<'a>,
     operation: &str,
-) -> Result<Incoming, End> {
+) -> Result<(Incoming, Caller<'a>), End> {
     let too_long = || {
         ApiError::entity_too_large(format!(
             "Request must be smaller than {UPLOAD_BYTES_MAX} bytes for the {operation} operation"
         ))
     };
-    receive(api, connection, head, UPLOAD_BYTES_MAX, too_long).await
+    receive(api, connection, head, claimed, (UPLOAD_BYTES_MAX, too_long)).await
 }
 
 /// Takes the zip out of a request, and its code into the store. Only for who holds the changes.

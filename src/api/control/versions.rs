@@ -17,7 +17,7 @@ pub async fn publish(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let name = request.bare_function()?;
     change::read(api, &name)?;
-    let fields = request.fields().await?;
+    let fields = request.fields()?;
     let _change = api.host.changes.lock().await;
     super::configure::check_possible(&fields)?;
     let mut record = change::read(api, &name)?;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::{decode, parameter};
+use crate::function::name::Home;
 use crate::http::Method;
 
 /// What is asked for, of what.
@@ -19,6 +20,22 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// What it takes to be allowed to ask for it, as policies name it.
+    pub fn action(&self) -> String {
+        format!("lambda:{:?}", self.what)
+    }
+
+    /// The function that it is about, if its path names one.
+    pub fn function(&self, home: &Home) -> Option<String> {
+        let is_of_function = PATHS
+            .iter()
+            .any(|(_, path, what)| *what == self.what && path.contains("/functions/{}"));
+        let is_tagged =
+            matches!(self.what, What::TagResource | What::UntagResource | What::ListTags);
+        let named = home.parse(&self.name, None).ok();
+        named.filter(|_| is_of_function || is_tagged).map(|function| function.name.to_owned())
+    }
+
     /// A parameter of the query.
     pub fn parameter(&self, name: &str) -> Option<String> {
         parameter(&self.query, name)
@@ -88,6 +105,13 @@ pub enum What {
     DeleteEventSourceMapping,
     ListEventSourceMappings,
     GetAccountSettings,
+}
+
+impl What {
+    /// True for those whose body may be larger than the server wants to be.
+    pub fn has_zip(self) -> bool {
+        matches!(self, What::CreateFunction | What::UpdateFunctionCode | What::PublishLayerVersion)
+    }
 }
 
 /// Method, path, operation. `{}` stands for the name, and the second one for what is behind it.
