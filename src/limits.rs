@@ -192,6 +192,9 @@ pub const EXIT_MS: u32 = 100;
 pub const ERROR_TEXT_MAX: usize = 1024;
 /// Bytes of a client context, decoded, as on Lambda.
 pub const CLIENT_CONTEXT_MAX: usize = 3_583;
+/// Passes of one chain of invocations through a function before that counts as a loop, as on
+/// Lambda.
+pub const RECURSION_PASSES_MAX: u32 = 16;
 /// Bytes of a caller's trace header; a longer one is replaced by one of ours.
 pub const TRACE_MAX: usize = 512;
 
@@ -205,6 +208,11 @@ pub const SIGNATURE_SKEW_S: u64 = 300;
 pub const CLOCK_SET_S: u64 = 1_735_689_600;
 /// Header fields that a signature may cover: as many as a head has.
 pub const SIGNED_FIELDS_MAX: usize = 100;
+
+/// Origins, and names of header fields, that a function URL's `cors` may list, as on Lambda ...
+pub const CORS_LIST_MAX: usize = 100;
+/// ... and methods.
+pub const CORS_METHODS_MAX: usize = 6;
 
 /// Bytes of a `function.toml`: a list of 4 KiB of environment has a few.
 pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;

@@ -7,6 +7,8 @@ mod auth;
 #[path = "http/clients.rs"]
 mod clients;
 mod common;
+#[path = "http/cors.rs"]
+mod cors;
 #[path = "http/framing.rs"]
 mod framing;
 #[path = "http/fuzz.rs"]

@@ -23,12 +23,16 @@ pub struct ApiError {
     capital: bool,
     /// Seconds after which another try makes sense.
     retry_after_s: Option<u32>,
+    /// Further header lines.
+    pub lines: String,
 }
 
 impl ApiError {
     fn user(status: u16, name: &'static str, message: impl Into<String>) -> ApiError {
         // Lambda spells this field two ways, and old clients read just one of them.
-        let capital = ["ResourceNotFoundException", "ServiceException"].contains(&name);
+        let capital =
+            ["ResourceNotFoundException", "ServiceException", "RecursiveInvocationException"]
+                .contains(&name);
         ApiError {
             status,
             name,
@@ -37,6 +41,7 @@ impl ApiError {
             reason: None,
             capital,
             retry_after_s: None,
+            lines: String::new(),
         }
     }
 
@@ -86,6 +91,15 @@ impl ApiError {
     /// 413: the zip, or the request that it is in, is too large.
     pub fn entity_too_large(message: impl Into<String>) -> ApiError {
         ApiError::user(413, "RequestEntityTooLargeException", message)
+    }
+
+    /// 400: a function has invoked itself too often, by itself or through others.
+    pub fn recursive(function: &str) -> ApiError {
+        let message = format!(
+            "Lambda has detected your function {function} being invoked in a recursive loop with \
+             other AWS resources and stopped your function's invocation."
+        );
+        ApiError::user(400, "RecursiveInvocationException", message)
     }
 
     /// 409: it is not in a state for that.
@@ -211,7 +225,7 @@ impl ApiError {
         if let Some(seconds) = self.retry_after_s {
             head = head.field("Retry-After", seconds);
         }
-        let head = head.connection(request, keeps).body(body.len());
+        let head = head.connection(request, keeps).lines(&self.lines).body(body.len());
         let body = if request.method == Method::Head { "" } else { &body };
         connection.send(head, body.as_bytes()).await
     }

@@ -1,6 +1,8 @@
 //! Function URLs: any HTTP request becomes an event in payload format 2.0, and the function's
 //! reply becomes the HTTP response.
 
+mod cors;
+
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::rc::Rc;
@@ -14,9 +16,10 @@ use super::error::ApiError;
 use super::invoke::{begin, cancelled, find, not_found, run};
 use super::json::{self, Writer};
 use super::{Api, End, route};
-use crate::function::config::UrlAuth;
 use crate::function::name::{FunctionName, Name};
+use crate::function::url::UrlAuth;
 use crate::host::Host;
+use crate::host::catalog::Version;
 use crate::host::invocation::{Call, Payload, RequestId, Settled};
 use crate::http::connection::Broken;
 use crate::http::head::{field, fields};
@@ -42,7 +45,51 @@ pub async fn serve(
     host.know(name).await;
     let function = FunctionName { name, qualifier: None };
     let version = find(api, function)?;
-    let rule = version.config.url;
+    let Some(cors) = version.config.url.as_ref().and_then(|url| url.cors.as_ref()) else {
+        return invoke(api, connection, head, &version, "").await;
+    };
+    let origin = field(&connection.bytes()[..head.length], "origin");
+    if head.method == Method::Options {
+        let lines = cors::preflight(cors, origin);
+        return told(api, connection, head, &lines).await;
+    }
+    let lines = cors::lines(cors, origin);
+    let invoked = invoke(api, connection, head, &version, &lines).await;
+    invoked.map_err(|end| match end {
+        End::Error(mut error) => {
+            error.lines = lines;
+            End::Error(error)
+        }
+        End::Closed | End::Refused(_) => end,
+    })
+}
+
+/// Answers a preflight request.
+async fn told(api: &Api, connection: &mut Connection, head: &Head, lines: &str) -> Result<(), End> {
+    let whole = connection.discard(head).await;
+    let reply = ReplyHead::new(200)
+        .field("x-amzn-RequestId", api.host.request_id())
+        .connection(head, whole && head.keep_alive)
+        .lines(lines)
+        .body(0);
+    connection.send(reply, b"").await?;
+    if !whole {
+        connection.linger().await;
+        return Err(End::Closed);
+    }
+    Ok(())
+}
+
+/// Invokes the function whose `version` serves; its reply gets the header lines `cors`.
+async fn invoke(
+    api: &Rc<Api>,
+    connection: &mut Connection,
+    head: &Head,
+    version: &Version,
+    cors: &str,
+) -> Result<(), End> {
+    let (host, name) = (&api.host, &*version.name);
+    let rule = version.config.url.as_ref().map(|url| url.auth);
     let claimed = match rule {
         Some(UrlAuth::None) => Claimed::by_anybody(&host.facts.home),
         // Without a rule of its own it is as open as the rest of the server.
@@ -77,7 +124,7 @@ pub async fn serve(
     let length = event.len();
     let call = Call {
         // While the body came, another version may have taken the place of that one.
-        version: find(api, function)?.id,
+        version: find(api, FunctionName { name, qualifier: None })?.id,
         qualifier: None,
         payload: Some(Payload::new(event, 0..length)),
         request: Some(id),
@@ -87,7 +134,7 @@ pub async fn serve(
     };
     let claim = begin(host, &caller, call);
     let settled = run(claim, connection).await?;
-    answer(host, connection, head, &settled).await
+    answer(host, connection, head, &settled, cors).await
 }
 
 /// Who calls a URL that is not everybody's.
@@ -274,13 +321,14 @@ async fn answer(
     connection: &Connection,
     head: &Head,
     settled: &Settled,
+    cors: &str,
 ) -> Result<(), End> {
     match settled.outcome {
         Outcome::Done => {}
         Outcome::Rejected(refusal) => return Err(ApiError::refused(refusal).into()),
         Outcome::Cancelled => return Err(cancelled(host).into()),
         Outcome::Failed | Outcome::Crashed | Outcome::TimedOut | Outcome::InitFailed => {
-            return bad_gateway(connection, head, settled.request).await;
+            return bad_gateway(connection, head, settled.request, cors).await;
         }
     }
     let reply: &[u8] = settled.answer.as_ref().map_or(b"", |answer| &answer.payload);
@@ -295,24 +343,30 @@ async fn answer(
         } else {
             "application/octet-stream"
         };
-        let kind = format!("Content-Type: {kind}\r\n");
-        return send(connection, head, settled.request, 200, &kind, reply).await;
+        let lines = format!("Content-Type: {kind}\r\n{cors}");
+        return send(connection, head, settled.request, 200, &lines, reply).await;
     };
     let text = shaped.body.as_deref().unwrap_or_default().as_bytes();
     let body = if shaped.is_base64_encoded == Some(true) {
         match BASE64_STANDARD.decode(text) {
             Ok(bytes) => Cow::Owned(bytes),
-            Err(_) => return bad_gateway(connection, head, settled.request).await,
+            Err(_) => return bad_gateway(connection, head, settled.request, cors).await,
         }
     } else {
         Cow::Borrowed(text)
     };
-    send(connection, head, settled.request, shaped.status_code, &shaped.fields(), &body).await
+    send(connection, head, settled.request, shaped.status_code, &(shaped.fields() + cors), &body)
+        .await
 }
 
-async fn bad_gateway(connection: &Connection, head: &Head, id: RequestId) -> Result<(), End> {
-    let kind = "Content-Type: text/plain\r\n";
-    send(connection, head, id, 502, kind, b"Internal Server Error").await
+async fn bad_gateway(
+    connection: &Connection,
+    head: &Head,
+    id: RequestId,
+    cors: &str,
+) -> Result<(), End> {
+    let lines = format!("Content-Type: text/plain\r\n{cors}");
+    send(connection, head, id, 502, &lines, b"Internal Server Error").await
 }
 
 impl Shaped<'_> {
@@ -375,79 +429,4 @@ async fn send(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::http::head;
-    use crate::io::Buffers;
-
-    fn event(text: &str, body: &[u8]) -> serde_json::Value {
-        let text = format!("{}\r\n\r\n", text.replace('\n', "\r\n"));
-        let head = head::parse(text.as_bytes()).expect("a head");
-        let request = Request {
-            head: &head,
-            bytes: text.as_bytes(),
-            body,
-            name: "demo",
-            account: "000000000000",
-            source: "127.0.0.1".into(),
-            id: RequestId([1; 16]),
-            caller: None,
-        };
-        let mut writer = Writer::new(Buffers::new(1 << 20).take().expect("room"));
-        request.write(&mut writer);
-        serde_json::from_slice(&writer.finish().expect("room")).expect("JSON")
-    }
-
-    #[test]
-    fn a_request_becomes_an_event_of_format_2() {
-        let text = "POST /fn/demo/a/b?x=1&y=2%20z&x=3 HTTP/1.1\nHost: board:4620\nAccept: a\n\
-                    accept: b\nCookie: c=1; d=2\nUser-Agent: \"curl\"";
-        let event = event(text, b"{\"q\":1}");
-        assert_eq!(event["version"], "2.0");
-        assert_eq!(event["rawPath"], "/a/b");
-        assert_eq!(event["rawQueryString"], "x=1&y=2%20z&x=3");
-        assert_eq!(event["queryStringParameters"], serde_json::json!({"x": "1,3", "y": "2 z"}));
-        assert_eq!(event["cookies"], serde_json::json!(["c=1", "d=2"]));
-        assert_eq!(event["headers"]["accept"], "a,b");
-        assert_eq!(event["headers"]["user-agent"], "\"curl\"");
-        assert!(event["headers"].get("cookie").is_none());
-        assert_eq!(event["requestContext"]["http"]["method"], "POST");
-        assert_eq!(event["requestContext"]["http"]["sourceIp"], "127.0.0.1");
-        assert_eq!(event["body"], "{\"q\":1}");
-        assert_eq!(event["isBase64Encoded"], false);
-    }
-
-    #[test]
-    fn parameters_keep_the_order_in_which_they_came_first() {
-        let mut writer = Writer::new(Buffers::new(1 << 20).take().expect("room"));
-        write_query(&mut writer, "z=1&b=2&z=0&a=3&b=1&b=3");
-        let text = writer.finish().expect("room");
-        let expected = ",\"queryStringParameters\":{\"z\":\"1,0\",\"b\":\"2,1,3\",\"a\":\"3\"}";
-        assert_eq!(String::from_utf8_lossy(&text), expected);
-    }
-
-    #[test]
-    fn what_is_empty_is_left_out_and_bytes_are_base64() {
-        let plain = event("GET /fn/demo HTTP/1.1\nHost: a", b"");
-        assert_eq!(plain["rawPath"], "/");
-        for absent in ["cookies", "queryStringParameters", "body"] {
-            assert!(plain.get(absent).is_none(), "{absent}");
-        }
-        let text = "PUT /fn/demo/ HTTP/1.1\nHost: a\nContent-Type: image/png";
-        let bytes = event(text, &[0xFF, 0, 1]);
-        assert_eq!((&bytes["body"], &bytes["isBase64Encoded"]), (&"/wAB".into(), &true.into()));
-        let broken = event("PUT /fn/demo/ HTTP/1.1\nHost: a\nContent-Type: text/plain", &[0xFF]);
-        assert_eq!(broken["isBase64Encoded"], true, "text that is none");
-    }
-
-    #[test]
-    fn a_reply_cannot_break_the_head_apart() {
-        let text = r#"{"statusCode":201,"headers":{"X-A":"b\r\nEvil: 1","Bad Name":"x","X-N":5,
-            "Content-Length":"9"},"cookies":["c=1"]}"#;
-        let shaped: Shaped<'_> = serde_json::from_str(text).expect("JSON");
-        assert_eq!(
-            shaped.fields(),
-            "X-N: 5\r\nContent-Type: application/json\r\nSet-Cookie: c=1\r\n"
-        );
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 mod direct;
 
 use super::trigger::{self, Trigger, is_topic};
+use super::url::{self, Url};
 use crate::config::{Issue, Section, Source};
 use crate::limits::SLOTS_MAX;
 
@@ -79,6 +80,15 @@ pub enum Zygote {
     Off,
 }
 
+/// What becomes of a function that invokes itself again and again, by itself or through others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecursiveLoop {
+    /// It is stopped.
+    Terminate,
+    /// It is meant to.
+    Allow,
+}
+
 /// What happens around asynchronous invocations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Async {
@@ -114,15 +124,6 @@ pub struct Sandbox {
     pub write: Vec<String>,
 }
 
-/// Who may call the function URL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UrlAuth {
-    /// Everybody who reaches the port.
-    None,
-    /// Callers with a SigV4 signature.
-    Iam,
-}
-
 /// A whole `function.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionConfig {
@@ -152,6 +153,8 @@ pub struct FunctionConfig {
     pub zygote: Zygote,
     /// Recycle a worker after so many; 0: never.
     pub max_invocations: u32,
+    /// What becomes of it if it invokes itself again and again.
+    pub recursive_loop: RecursiveLoop,
     /// Around asynchronous invocations.
     pub asynchronous: Async,
     /// What the worker may touch.
@@ -159,7 +162,7 @@ pub struct FunctionConfig {
     /// Sources of invocations.
     pub triggers: Vec<Trigger>,
     /// The function URL, if `[url]` is there.
-    pub url: Option<UrlAuth>,
+    pub url: Option<Url>,
     /// Its runtime writes JSON; only over the API.
     pub log: Option<Log>,
     /// Keys that were given and that this build does not act upon yet.
@@ -224,6 +227,10 @@ fn read(section: &Section<'_>) -> FunctionConfig {
             Some(_) => Zygote::Off,
         },
         max_invocations: section.integer("max_invocations", 0..=i64::from(u32::MAX)).unwrap_or(0),
+        recursive_loop: match section.choice("recursive_loop", &["terminate", "allow"]) {
+            Some(1) => RecursiveLoop::Allow,
+            None | Some(_) => RecursiveLoop::Terminate,
+        },
         asynchronous: section.table("async", asynchronous).unwrap_or(ASYNC_DEFAULT),
         sandbox: section.table("sandbox", sandbox).unwrap_or_default(),
         triggers: section
@@ -232,7 +239,7 @@ fn read(section: &Section<'_>) -> FunctionConfig {
             .into_iter()
             .flatten()
             .collect(),
-        url: section.table("url", url),
+        url: section.table("url", url::read),
         log: None,
         not_in_force: Vec::new(),
     };
@@ -356,13 +363,6 @@ fn sandbox(section: &Section<'_>) -> Sandbox {
     }
 }
 
-fn url(section: &Section<'_>) -> UrlAuth {
-    match section.choice("auth", &["none", "iam"]) {
-        Some(1) => UrlAuth::Iam,
-        None | Some(_) => UrlAuth::None,
-    }
-}
-
 fn check_concurrency(section: &Section<'_>, config: &FunctionConfig) {
     let provisioned = config.provisioned_concurrency;
     if let Some(reserved) = config.reserved_concurrency
@@ -386,6 +386,7 @@ fn check_concurrency(section: &Section<'_>, config: &FunctionConfig) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::function::url::UrlAuth;
 
     const WHOLE: &str = r#"
 runtime = "provided.al2023"
@@ -401,6 +402,7 @@ idle_timeout_s = 60
 shutdown_grace_ms = 100
 zygote = "off"
 max_invocations = 1000
+recursive_loop = "allow"
 [async]
 retries = 1
 retry_delays_s = [60, 120]
@@ -431,8 +433,9 @@ auth = "none"
         assert_eq!((config.timeout_s, config.memory_mb), (30, 64));
         assert_eq!((config.reserved_concurrency, config.provisioned_concurrency), (Some(2), 1));
         assert_eq!(config.asynchronous.retry_delays_s, [60, 120]);
+        assert_eq!(config.recursive_loop, RecursiveLoop::Allow);
         assert_eq!(config.triggers.len(), 4);
-        assert_eq!(config.url, Some(UrlAuth::None));
+        assert_eq!(config.url, Some(Url { auth: UrlAuth::None, cors: None }));
         let later = [
             "memory_mb",
             "async",

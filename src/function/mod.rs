@@ -9,3 +9,4 @@ pub mod record;
 pub mod store;
 pub mod tree;
 pub mod trigger;
+pub mod url;
