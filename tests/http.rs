@@ -15,6 +15,8 @@ mod framing;
 mod fuzz;
 #[path = "http/invoke.rs"]
 mod invoke;
+#[path = "http/recursion.rs"]
+mod recursion;
 #[path = "http/refused.rs"]
 mod refused;
 #[path = "http/sizes.rs"]

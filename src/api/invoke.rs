@@ -24,6 +24,10 @@ use crate::io::reactor::Interest;
 use crate::limits::{CLIENT_CONTEXT_MAX, HALF_CLOSE_MS, PAYLOAD_MAX, TRACE_MAX};
 use crate::pool::Outcome;
 
+/// What the log of a function says of the invocation that was not made.
+const RECURSIVE: &[u8] =
+    b"not invoked: a chain of invocations led here 16 times (recursive_loop = \"allow\" permits it)";
+
 /// What the header fields of an invocation say.
 #[derive(Default)]
 struct Wishes {
@@ -105,6 +109,10 @@ pub async fn serve(
             .connection(head, head.keep_alive)
             .bare();
         return Ok(connection.send(reply, b"").await?);
+    }
+    if version.is_recursive(wishes.trace.as_deref()) {
+        host.note_outside(&version.name, RECURSIVE);
+        return Err(ApiError::recursive(&version.name).into());
     }
     let payload = if event.is_empty() {
         None

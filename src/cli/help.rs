@@ -42,7 +42,8 @@ A function is a folder with function.toml and whatever its handler needs:
   max_invocations = 0         # recycle a worker after so many; 0: never
   zygote = \"auto\"             # auto, on, off: fork workers
   layers = [\"../layers/a\"]    # folders, merged; later ones win
-  [url] auth = \"none\"         # the function URL, /fn/NAME/..., is open
+  recursive_loop = \"allow\"    # it may invoke itself more than 16 times in a chain
+  [url] auth = \"none\"         # the function URL, /fn/NAME/..., is open; iam: signed
   [sandbox] write = [\"/tmp/a\"] # stays in sight, as does read = [...]
 
 A folder that changes is taken over within seconds. One that is not valid is

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::spawn::{Exit, Launch};
-use crate::function::config::{FunctionConfig, Runtime};
+use super::trace::Lineage;
+use crate::function::config::{FunctionConfig, RecursiveLoop, Runtime};
 use crate::function::record::{FunctionRecord, Provisioned, Route};
 use crate::limits::{
     EXTENSIONS_GRACE_MS_DEFAULT, FUNCTIONS_MAX, GRACE_MS_DEFAULT, IDLE_TIMEOUT_S_DEFAULT,
-    INIT_LIMIT_S_DEFAULT, VERSIONS_MAX,
+    INIT_LIMIT_S_DEFAULT, RECURSION_PASSES_MAX, VERSIONS_MAX,
 };
 use crate::pool::{FunctionId, Instant, Settings, VersionId};
 use crate::runtime::extensions::Program;
@@ -22,6 +23,8 @@ pub struct Version {
     pub function: FunctionId,
     /// Its function's name.
     pub name: Rc<str>,
+    /// What its function is called in chains of invocations.
+    pub lineage: Lineage,
     /// `$LATEST` or a number.
     pub label: Box<str>,
     /// What the user said.
@@ -119,6 +122,13 @@ impl Version {
 
     fn grace_ms_default(&self) -> u32 {
         if self.extensions.is_empty() { GRACE_MS_DEFAULT } else { EXTENSIONS_GRACE_MS_DEFAULT }
+    }
+
+    /// True if the chain of invocations behind this trace header has led through the function too
+    /// often, and that is not meant to be.
+    pub fn is_recursive(&self, trace: Option<&str>) -> bool {
+        self.config.recursive_loop == RecursiveLoop::Terminate
+            && trace.is_some_and(|trace| self.lineage.passes(trace) >= RECURSION_PASSES_MAX)
     }
 
     /// Takes note of why it did not start.

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::catalog::Version;
 use super::spawn::Exit;
+use super::trace::Trace;
 use crate::io::{Buffer, Clock};
 use crate::pool::{Instant, InvocationId, Outcome, VersionId};
 
@@ -74,38 +75,6 @@ impl RequestId {
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(std::str::from_utf8(&self.text()).expect("hexadecimal digits"))
-    }
-}
-
-/// The X-Ray header that goes on to the function: the caller's, or one made from the request id.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trace {
-    /// As the caller sent it.
-    Given(Box<str>),
-    /// Ours, not sampled.
-    Made {
-        /// When, in seconds of Unix time.
-        epoch: u32,
-        /// From what.
-        request: RequestId,
-    },
-}
-
-impl fmt::Display for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Trace::Given(text) => f.write_str(text),
-            Trace::Made { epoch, request } => {
-                let hex = |f: &mut fmt::Formatter<'_>, bytes: &[u8]| {
-                    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-                };
-                write!(f, "Root=1-{epoch:08x}-")?;
-                hex(f, &request.0[..12])?;
-                f.write_str(";Parent=")?;
-                hex(f, &request.0[8..])?;
-                f.write_str(";Sampled=0")
-            }
-        }
     }
 }
 
@@ -236,11 +205,11 @@ impl Invocations {
         let id = InvocationId(u64::from(self.serial) << 32 | u64::from(index));
         self.entries[index as usize] = Some(Invocation {
             id,
+            trace: Trace::new(call.trace, version.lineage, epoch, request),
             version,
             qualifier: call.qualifier,
             payload: call.payload,
             request,
-            trace: call.trace.map_or(Trace::Made { epoch, request }, Trace::Given),
             client_context: call.client_context,
             tail: call.tail.then(Vec::new),
             accepted: now,
@@ -357,13 +326,5 @@ mod tests {
         assert_eq!(&text[14..15], "4");
         assert!("89ab".contains(&text[19..20]));
         assert_ne!(text, RequestId::random(&mut rng).to_string());
-    }
-
-    #[test]
-    fn a_made_trace_has_the_form_of_xray() {
-        let request = RequestId([0xAB; 16]);
-        let trace = Trace::Made { epoch: 0x5bef_4de7, request }.to_string();
-        let expected = "Root=1-5bef4de7-abababababababababababab;Parent=abababababababab;Sampled=0";
-        assert_eq!(trace, expected);
     }
 }

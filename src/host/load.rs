@@ -8,6 +8,7 @@ use std::task::{Poll, Waker};
 
 use super::Host;
 use super::catalog::{Controls, Function, NO_FUNCTION, Source, Version};
+use super::trace::Lineage;
 use crate::function::config::FunctionConfig;
 use crate::function::layer;
 use crate::function::record::{FunctionRecord, LATEST};
@@ -120,6 +121,7 @@ impl Host {
             id,
             function,
             name: name.into(),
+            lineage: Lineage::of(self.facts.home.arn(name, None)),
             label: label.into(),
             reserved: reserved.or(config.reserved_concurrency).into(),
             provisioned: config.provisioned_concurrency.into(),

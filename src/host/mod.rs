@@ -18,6 +18,7 @@ pub mod settle;
 mod spare;
 pub mod spawn;
 mod start;
+pub mod trace;
 pub mod worker;
 pub mod zygote;
 

@@ -157,6 +157,7 @@ def comparable(text, name, request):
         (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([.,]\d+)?Z?", "TIME"),
         (r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", "STREAM"),
         (r"Root=1-[0-9a-f]+-[0-9a-f]+;Parent=[0-9a-f]+", "TRACE"),
+        (r";Lineage=[0-9a-f]{8}:", ";Lineage=FUNCTION:"),
         (r"\b0x[0-9a-f]+", "ADDRESS"),
         (r"(Duration:) \d+\.\d\d ms", r"\1 TIME"),
         (r"(Billed Duration:) \d+ ms", r"\1 TIME"),

@@ -320,10 +320,13 @@ fn the_trace_header_goes_on_or_is_made() {
     let mut conn = server.connect();
     let given = "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=9a9197af755a6419;Sampled=1";
     let long = "x".repeat(513);
+    let own = ";Lineage=";
     for (sent, passed) in [(given, true), ("anything", true), (&long, false), ("\u{e9}", false)] {
         let reply = conn.post(&invocations("demo"), &[("X-Amzn-Trace-Id", sent)], CONTEXT);
         let seen = context(&reply, "trace_id");
         assert_eq!(reply.field("x-amzn-trace-id"), Some(seen.as_str()));
+        let (seen, lineage) = seen.split_once(own).unwrap();
+        assert!(lineage.len() == 10 && lineage.ends_with(":1"), "{lineage}");
         if passed {
             assert_eq!(seen, sent);
         } else {

@@ -1,6 +1,6 @@
 //! Configurations that come from the API: not from a file, but value by value.
 
-use super::{ASYNC_DEFAULT, FunctionConfig, Runtime, Sandbox, Zygote};
+use super::{ASYNC_DEFAULT, FunctionConfig, RecursiveLoop, Runtime, Sandbox, Zygote};
 
 /// What a tag of the server's own may say, and what it must be.
 type Setter = (&'static str, &'static str, fn(&mut FunctionConfig, &str) -> bool);
@@ -57,6 +57,7 @@ impl FunctionConfig {
             sandbox: Sandbox::default(),
             triggers: Vec::new(),
             url: None,
+            recursive_loop: RecursiveLoop::Terminate,
             log: None,
             not_in_force: Vec::new(),
         }
