@@ -23,6 +23,9 @@ import botocore.config
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"
 
+# What clients sign with unless it matters.
+KEY = ("AKIDEXAMPLE", "secret")
+
 # Longest wait for anything that should happen soon.
 SOON = 20
 
@@ -79,12 +82,12 @@ def arn(name):
     return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
 
 
-def environment(endpoint):
+def environment(endpoint, key=KEY):
     """What a person sets to reach a server with the AWS tools."""
     return {
         "PATH": f"{_clients}/python/bin:/usr/local/bin:/usr/bin:/bin",
-        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
-        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_ACCESS_KEY_ID": key[0],
+        "AWS_SECRET_ACCESS_KEY": key[1],
         "AWS_DEFAULT_REGION": REGION,
         "AWS_ENDPOINT_URL_LAMBDA": endpoint,
         # No settings of the machine's own user.
@@ -125,6 +128,7 @@ class Server:
         # What workers leave behind when they are killed goes with the server's folder.
         own = {"CLIENTS": str(_clients), "TMPDIR": str(self.root)}
         variables = {**own, **(variables or {})}
+        url = settings.pop("url", None)
         lines = [
             f'runtime = "{runtime}"',
             f'handler = "{handler or HANDLERS[client][0]}"',
@@ -136,6 +140,8 @@ class Server:
             f"read = [{json.dumps(str(_clients))}]",
             f"write = [{json.dumps(str(self.root))}]",
         ]
+        if url:
+            lines += ["[url]", f'auth = "{url}"']
         (folder / "function.toml").write_text("\n".join(lines) + "\n")
 
     def boto_layer(self):
@@ -199,15 +205,15 @@ class Server:
             connection.close()
         return None if answer["loading"] else answer["url"]
 
-    def boto(self, retries=0, **settings):
+    def boto(self, retries=0, key=KEY, region=REGION, **settings):
         """A boto3 client as anybody makes one, but without the tries again that hide errors."""
         retries = {"max_attempts": retries, "mode": "standard"}
         return boto3.client(
             "lambda",
             endpoint_url=self.endpoint,
-            region_name=REGION,
-            aws_access_key_id="AKIDEXAMPLE",
-            aws_secret_access_key="secret",
+            region_name=region,
+            aws_access_key_id=key[0],
+            aws_secret_access_key=key[1],
             config=botocore.config.Config(retries=retries, max_pool_connections=32, **settings),
         )
 
