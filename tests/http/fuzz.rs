@@ -6,6 +6,7 @@ use std::net::Shutdown;
 
 use crate::common::http::invocations;
 use crate::common::seeds::{Rng, mutate, run};
+use crate::common::sign::{Request, hash};
 use crate::common::{Server, Site, descriptors, eventually, status_number};
 
 const SEEDS: u64 = 4000;
@@ -83,5 +84,43 @@ fn mutated_requests_change_nothing() {
     });
     assert_eq!(server.ok("demo", "{\"n\":5}")["pid"], pid, "the worker is still the same");
     eventually("nothing leaks", || (descriptors(server.pid()) <= before).then_some(()));
+    server.stop();
+}
+
+#[test]
+fn mutated_signatures_run_nothing_but_what_was_signed() {
+    let site = Site::new();
+    site.native("demo", "", "");
+    let config = site.path().join("hob.toml");
+    let key = "[auth]\nkeys = [{ id = \"AKIAADMIN\", secret = \"s3cret/+=\" }]\n";
+    std::fs::write(&config, key).unwrap();
+    let server = site.serve(&["--config", config.to_str().unwrap()]);
+    let path = format!("{}?Qualifier=%24LATEST", invocations("demo"));
+    let body = b"{\"signed\":1}";
+    let digest = hash(body);
+    let content = [("X-Amz-Content-Sha256", digest.as_str()), ("X-Amz-Log-Type", "Tail")];
+    run("HTTP_SEED", "http mutated signatures", SEEDS / 2, |seed| {
+        let fields = if seed.is_multiple_of(2) { &content[..] } else { &[] };
+        let signed = Request { fields, ..Request::new("POST", &path, body) }.signed();
+        let lines: String = signed.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\n{lines}Content-Length: {length}\r\n\r\n"
+        );
+        let mut bytes = [head.as_bytes(), body].concat();
+        let mut rng = Rng::new(seed);
+        mutate(&mut rng, &mut bytes);
+        let mut conn = server.connect();
+        conn.send(&bytes);
+        conn.socket().shutdown(Shutdown::Write).unwrap();
+        while let Some(reply) = conn.try_reply() {
+            if reply.status == 200 {
+                assert_eq!(reply.json()["event"], serde_json::json!({"signed": 1}));
+            } else {
+                assert!((400..=501).contains(&reply.status), "{}", reply.status);
+                assert_ne!(reply.status, 500, "{}", reply.text());
+            }
+        }
+    });
     server.stop();
 }
