@@ -7,11 +7,11 @@ use std::task::Poll;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::auth::{Caller, Claimed};
+use super::auth::{self, Caller, Claimed};
 use super::error::ApiError;
 use super::route::Invoke;
 use super::{Api, End, json};
-use crate::function::name::{FunctionName, Home, Name};
+use crate::function::name::{FunctionName, Name};
 use crate::function::record::LATEST;
 use crate::host::catalog::Version;
 use crate::host::invocation::{Call, Payload, Settled};
@@ -46,36 +46,40 @@ pub struct Target {
 }
 
 impl Target {
-    /// The function's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Understands the name, in whatever spelling it came.
-    pub fn read(home: &Home, invoke: &Invoke<'_>) -> Result<Target, ApiError> {
+    /// Understands the name, in whatever spelling it came, if who calls may invoke the function.
+    pub fn read<'a>(
+        api: &'a Api,
+        connection: &Connection,
+        head: &Head,
+        invoke: Invoke<'_>,
+    ) -> Result<(Target, Option<Claimed<'a>>), ApiError> {
+        let home = &api.host.facts.home;
+        let claimed = api.check(connection, head)?;
         let function = home
             .parse(&invoke.name, invoke.qualifier.as_deref())
             .map_err(|bad| ApiError::bad_name(&invoke.name, bad, &home.region))?;
-        Ok(Target {
+        claimed.may(auth::INVOKE, Some(function.name))?;
+        let target = Target {
             name: Name::try_from(function.name).expect("a name was parsed"),
             qualifier: function.qualifier.map(Into::into),
             asynchronous: invoke.asynchronous,
-        })
+        };
+        Ok((target, Some(claimed)))
     }
 }
 
-/// Serves one invocation.
+/// Serves one invocation. What is `claimed` is taken: an argument by value would be held twice.
 pub async fn serve(
     api: &Rc<Api>,
     connection: &mut Connection,
     head: &Head,
     target: &Target,
-    claimed: Claimed<'_>,
+    claimed: &mut Option<Claimed<'_>>,
 ) -> Result<(), End> {
     let host = &api.host;
     let name = FunctionName { name: &target.name, qualifier: target.qualifier.as_deref() };
     let wishes = wishes(&connection.bytes()[..head.length], target.asynchronous)?;
-    if head.expects_continue && claimed.is_proven() {
+    if head.expects_continue && claimed.as_ref().is_some_and(Claimed::is_proven) {
         // It asks before it sends: what is no use sending is refused here.
         host.know(name.name).await;
         find(api, name)?;
@@ -87,8 +91,9 @@ pub async fn serve(
         }
         Err(broken) => return Err(broken.into()),
     };
-    let caller = claimed.body(connection, body.payload.clone()).await?;
     host.know(name.name).await;
+    let claimed = claimed.take().expect("a request is served once");
+    let caller = claimed.body(connection, body.payload.clone()).await?;
     let version = find(api, name)?;
     let event = &connection.bytes()[body.payload.clone()];
     if !event.is_empty() {
@@ -129,13 +134,13 @@ pub async fn serve(
         client_context: wishes.client_context,
         tail: wishes.tail,
     };
-    let claim = begin(host, &caller, call);
+    let claim = begin(host, caller, call);
     let settled = run(claim, connection).await?;
     answer(host, connection, head, &version, &settled).await
 }
 
 /// Begins an invocation, for a caller whose request is proven.
-pub fn begin<'a>(host: &'a Rc<Host>, _caller: &Caller<'_>, call: Call) -> Claim<'a> {
+pub fn begin<'a>(host: &'a Rc<Host>, _caller: Caller<'_>, call: Call) -> Claim<'a> {
     host.invoke(call)
 }
 

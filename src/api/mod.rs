@@ -52,8 +52,9 @@ pub enum End {
     Closed,
     /// It could not be read: say why, and close.
     Refused(Refused),
-    /// It is answered with an error; the connection goes on if the request was read whole.
-    Error(ApiError),
+    /// It is answered with an error; the connection goes on if the request was read whole. On the
+    /// heap, since a connection's task has room for what may go wrong, and little does.
+    Error(Box<ApiError>),
 }
 
 impl From<Closed> for End {
@@ -73,7 +74,7 @@ impl From<Broken> for End {
 
 impl From<ApiError> for End {
     fn from(error: ApiError) -> End {
-        End::Error(error)
+        End::Error(Box::new(error))
     }
 }
 
@@ -116,11 +117,8 @@ async fn serve_one(api: &Rc<Api>, connection: &mut Connection, head: &Head) -> R
     api.auth.check_page(connection, head, &api.listen, route.is_public())?;
     match route {
         Route::Invoke(invoke) => {
-            let claimed = api.check(connection, head)?;
-            let target = invoke::Target::read(&api.host.facts.home, &invoke)?;
-            drop(invoke);
-            claimed.may(auth::INVOKE, Some(target.name()))?;
-            invoke::serve(api, connection, head, &target, claimed).await
+            let (target, mut claimed) = invoke::Target::read(api, connection, head, invoke)?;
+            invoke::serve(api, connection, head, &target, &mut claimed).await
         }
         Route::Url(name) => {
             let function = url::name(&api.host, &name)?;

@@ -132,7 +132,7 @@ async fn invoke(
         client_context: None,
         tail: false,
     };
-    let claim = begin(host, &caller, call);
+    let claim = begin(host, caller, call);
     let settled = run(claim, connection).await?;
     answer(host, connection, head, &settled, cors).await
 }

@@ -12,6 +12,8 @@ mod sigv4;
 
 use std::fmt;
 use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use sha2::{Digest, Sha256};
 
@@ -205,23 +207,32 @@ impl<'a> Claimed<'a> {
         }
     }
 
-    /// The whole body, which stands in the connection's buffer. A long one takes its time, and
-    /// others their turn.
-    pub async fn body(
+    /// The whole body, which stands in the connection's buffer.
+    pub fn body<'b>(self, connection: &'b Connection, body: Range<usize>) -> Proving<'a, 'b>
+    where
+        'a: 'b,
+    {
+        let caller = self.caller;
+        // On the heap, since it would make every connection's task larger.
+        let needs = !self.is_proven();
+        let rest = needs.then(|| Box::pin(self.long_body(connection, body)) as Rest<'b>);
+        Proving { caller, rest }
+    }
+
+    /// A long body takes its time, and others their turn.
+    async fn long_body(
         mut self,
         connection: &Connection,
         body: Range<usize>,
-    ) -> Result<Caller<'a>, ApiError> {
-        if let Some(signed) = &mut self.signed {
-            let turn = usize::try_from(TURN_BYTES).unwrap_or(usize::MAX);
-            for (n, piece) in connection.bytes()[body].chunks(turn).enumerate() {
-                if n > 0 {
-                    connection.io().reactor().give_way().await;
-                }
-                signed.update(piece);
+    ) -> Result<(), ApiError> {
+        let turn = usize::try_from(TURN_BYTES).unwrap_or(usize::MAX);
+        for (n, piece) in connection.bytes()[body].chunks(turn).enumerate() {
+            if n > 0 {
+                connection.io().reactor().give_way().await;
             }
+            self.update(piece);
         }
-        self.finish()
+        self.finish().map(drop)
     }
 
     /// Reads a short body, if it is needed for the proof, of a request that makes no use of it.
@@ -235,6 +246,28 @@ impl<'a> Claimed<'a> {
         }
         let body = connection.body(head, UNUSED_BODY_MAX).await?;
         Ok(self.body(connection, body.payload).await?)
+    }
+}
+
+/// The proof that is still to come.
+type Rest<'b> = Pin<Box<dyn Future<Output = Result<(), ApiError>> + 'b>>;
+
+/// Waits for the proof by a whole body.
+#[must_use = "the body has to prove it"]
+pub struct Proving<'a, 'b> {
+    caller: Caller<'a>,
+    rest: Option<Rest<'b>>,
+}
+
+impl<'a> Future for Proving<'a, '_> {
+    type Output = Result<Caller<'a>, ApiError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let caller = self.caller;
+        match &mut self.rest {
+            None => Poll::Ready(Ok(caller)),
+            Some(rest) => rest.as_mut().poll(cx).map_ok(|()| caller),
+        }
     }
 }
 

@@ -52,11 +52,11 @@ pub async fn receive<'a>(
     let incoming = Incoming(api.store.incoming(api.host.random()));
     let trouble = |error: io::Error| {
         let path = incoming.path().display();
-        End::Error(ApiError::service(500, format!("write {path}: {error}")))
+        End::from(ApiError::service(500, format!("write {path}: {error}")))
     };
     let mut file = File::create_new(incoming.path()).map_err(trouble)?;
     let too_long = |broken: Broken| match broken {
-        Broken::Refused(Refused::BodyTooLong) => End::Error(too_long()),
+        Broken::Refused(Refused::BodyTooLong) => End::from(too_long()),
         Broken::Refused(_) | Broken::Closed => broken.into(),
     };
     let mut pieces = match connection.pieces(head, most).await {
