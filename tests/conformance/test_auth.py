@@ -16,6 +16,7 @@ import botocore.credentials
 import urllib3
 from botocore.exceptions import ClientError
 
+import managing
 import serving
 from serving import arn
 
@@ -108,6 +109,39 @@ class Boto(unittest.TestCase):
         )
         call = {"FunctionName": "python"}
         self.refused("AccessDeniedException", may_not, key=INVOKE, call=call)
+
+    def test_functions_are_managed_by_those_who_may(self):
+        made = {
+            "FunctionName": "made",
+            "Runtime": serving.BUNDLED["hob-python"],
+            "Role": managing.ROLE,
+            "Handler": "app.handler",
+            "Code": {"ZipFile": managing.says(1)},
+        }
+        small = server.boto(key=INVOKE)
+        for action, call in [
+            ("CreateFunction", lambda: small.create_function(**made)),
+            ("CreateFunction", lambda: small.create_function(**{**made, "FunctionName": "she"})),
+            ("DeleteFunction", lambda: small.delete_function(FunctionName="shell")),
+            ("ListFunctions", small.list_functions),
+            ("GetAccountSettings", small.get_account_settings),
+        ]:
+            with self.subTest(action), self.assertRaises(ClientError) as raised:
+                call()
+            error = raised.exception.response["Error"]
+            self.assertEqual(error["Code"], "AccessDeniedException")
+            self.assertIn(f"perform: lambda:{action} on", error["Message"])
+        wrong = server.boto(key=(ADMIN[0], "Secret"))
+        with self.assertRaises(ClientError) as raised:
+            wrong.create_function(**made)
+        self.assertEqual(raised.exception.response["Error"]["Code"], "InvalidSignatureException")
+        admin = server.boto(key=ADMIN)
+        admin.create_function(**made)
+        location = admin.get_function(FunctionName="made")["Code"]["Location"]
+        with urllib.request.urlopen(location, timeout=serving.SOON) as reply:
+            self.assertEqual(reply.read(), managing.says(1), "as on AWS, the address is enough")
+        admin.update_function_code(FunctionName="made", ZipFile=managing.says(2))
+        admin.delete_function(FunctionName="made")
 
     def test_a_second_try_has_the_same_signature(self):
         signed = []
