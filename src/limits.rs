@@ -243,6 +243,10 @@ pub const CONTROL_BODY_MAX: usize = 128 * 1024;
 pub const LIST_PAGE_MAX: usize = 50;
 /// Characters of a description, as on Lambda.
 pub const DESCRIPTION_MAX: usize = 256;
+/// Characters of a destination of asynchronous invocations, as on Lambda.
+pub const DESTINATION_MAX: usize = 350;
+/// Characters of a function URL that clients of Lambda's API expect at most.
+pub const URL_LENGTH_MAX: usize = 100;
 /// Bytes of all code, as Lambda tells it: what a board has room for is the disk's affair.
 pub const CODE_TOTAL_MAX: u64 = 80_530_636_800;
 /// Bytes of a download that are read and sent at one time.

@@ -88,6 +88,16 @@ impl ApiError {
         ApiError::user(404, "ProvisionedConcurrencyConfigNotFoundException", message)
     }
 
+    /// 404: nobody has said how that code is to be signed.
+    pub fn no_code_signing(arn: &str) -> ApiError {
+        let message = format!(
+            "The code signing configuration cannot be found. Check that the provided code signing \
+             configuration is not deleted: {arn}. This server keeps none, and checks no signatures \
+             of code."
+        );
+        ApiError::user(404, "CodeSigningConfigNotFoundException", message)
+    }
+
     /// 413: the zip, or the request that it is in, is too large.
     pub fn entity_too_large(message: impl Into<String>) -> ApiError {
         ApiError::user(413, "RequestEntityTooLargeException", message)

@@ -115,7 +115,7 @@ pub async fn serve(
             .bare();
         return Ok(connection.send(reply, b"").await?);
     }
-    if version.is_recursive(wishes.trace.as_deref()) {
+    if host.catalog.borrow().is_recursive(&version, wishes.trace.as_deref()) {
         host.note_outside(&version.name, RECURSIVE);
         return Err(ApiError::recursive(&version.name).into());
     }

@@ -89,6 +89,22 @@ pub enum RecursiveLoop {
     Allow,
 }
 
+impl RecursiveLoop {
+    /// As the API has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RecursiveLoop::Terminate => "Terminate",
+            RecursiveLoop::Allow => "Allow",
+        }
+    }
+
+    /// What the API calls so.
+    pub fn of(name: &str) -> RecursiveLoop {
+        let allows = name == RecursiveLoop::Allow.name();
+        if allows { RecursiveLoop::Allow } else { RecursiveLoop::Terminate }
+    }
+}
+
 /// What happens around asynchronous invocations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Async {
@@ -327,6 +343,12 @@ const ASYNC_DEFAULT: Async = Async {
     on_failure: None,
 };
 
+impl Default for Async {
+    fn default() -> Async {
+        ASYNC_DEFAULT
+    }
+}
+
 fn asynchronous(section: &Section<'_>) -> Async {
     let allowed = "function:NAME, mqtt:TOPIC, http://..., https://..., or the ARN of a function";
     let destination = |key| {
@@ -386,7 +408,6 @@ fn check_concurrency(section: &Section<'_>, config: &FunctionConfig) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::function::url::UrlAuth;
 
     const WHOLE: &str = r#"
 runtime = "provided.al2023"
@@ -435,7 +456,7 @@ auth = "none"
         assert_eq!(config.asynchronous.retry_delays_s, [60, 120]);
         assert_eq!(config.recursive_loop, RecursiveLoop::Allow);
         assert_eq!(config.triggers.len(), 4);
-        assert_eq!(config.url, Some(Url { auth: UrlAuth::None, cors: None }));
+        assert_eq!(config.url.map(|url| url.auth), Some(url::UrlAuth::None));
         let later = [
             "memory_mb",
             "async",

@@ -49,7 +49,7 @@ pub struct FunctionRecord {
     /// Names and values of the user's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
-    /// `Allow`, if invocations that go round in circles are not stopped.
+    /// `Allow`, if invocations that go round in circles are not stopped, or `Terminate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recursive_loop: Option<String>,
 }

@@ -66,7 +66,7 @@ fn is_schedule(text: &str) -> bool {
 }
 
 /// MQTT's own rules for topics, and with `filter` for the wildcards of subscriptions.
-pub(super) fn is_topic(text: &str, filter: bool) -> bool {
+pub fn is_topic(text: &str, filter: bool) -> bool {
     let levels: Vec<&str> = text.split('/').collect();
     let last = levels.len() - 1;
     (1..=65_535).contains(&text.len())

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use super::spawn::{Exit, Launch};
 use super::trace::Lineage;
 use crate::function::config::{FunctionConfig, RecursiveLoop, Runtime};
-use crate::function::record::{FunctionRecord, Provisioned, Route};
+use crate::function::name::Home;
+use crate::function::record::{FunctionRecord, LATEST, Provisioned, Route};
+use crate::function::url::{Url, UrlId};
 use crate::limits::{
     EXTENSIONS_GRACE_MS_DEFAULT, FUNCTIONS_MAX, GRACE_MS_DEFAULT, IDLE_TIMEOUT_S_DEFAULT,
     INIT_LIMIT_S_DEFAULT, RECURSION_PASSES_MAX, VERSIONS_MAX,
@@ -124,13 +126,6 @@ impl Version {
         if self.extensions.is_empty() { GRACE_MS_DEFAULT } else { EXTENSIONS_GRACE_MS_DEFAULT }
     }
 
-    /// True if the chain of invocations behind this trace header has led through the function too
-    /// often, and that is not meant to be.
-    pub fn is_recursive(&self, trace: Option<&str>) -> bool {
-        self.config.recursive_loop == RecursiveLoop::Terminate
-            && trace.is_some_and(|trace| self.lineage.passes(trace) >= RECURSION_PASSES_MAX)
-    }
-
     /// Takes note of why it did not start.
     pub fn start_failed(&self, error_type: &'static str, message: String) {
         *self.init_error.borrow_mut() = Some(InitError::Platform { error_type, message });
@@ -183,6 +178,8 @@ pub struct Function {
     pub controls: Controls,
     /// Those of its published versions that were wanted, and are here until others need the room.
     pub published: Vec<Rc<Version>>,
+    /// What URLs of its own and of its aliases are called.
+    pub url_ids: Vec<(UrlId, Option<Box<str>>)>,
 }
 
 /// What the control plane sets for a function, besides its versions.
@@ -194,6 +191,12 @@ pub struct Controls {
     pub reserved: Option<u16>,
     /// Workers kept ready, by the number of a version.
     pub provisioned: Vec<(u32, u16)>,
+    /// Function URLs, by alias; that of the function itself is `$LATEST`'s.
+    pub urls: Vec<(Box<str>, Url)>,
+    /// Whether invocations may go round in circles, in place of what `function.toml` says.
+    pub recursive_loop: Option<RecursiveLoop>,
+    /// How `$LATEST` is run was said over the API, and not in a `function.toml`.
+    pub is_configured: bool,
 }
 
 impl Controls {
@@ -209,6 +212,9 @@ impl Controls {
             aliases: record.aliases.iter().map(|(n, a)| ((&**n).into(), a.route.clone())).collect(),
             reserved: record.reserved_concurrency,
             provisioned: record.provisioned_concurrency.iter().filter_map(of_alias).collect(),
+            urls: record.urls.iter().map(|(n, url)| ((&**n).into(), url.into())).collect(),
+            recursive_loop: record.recursive_loop.as_deref().map(RecursiveLoop::of),
+            is_configured: record.latest.as_ref().is_some_and(|l| l.configuration.is_some()),
         }
     }
 }
@@ -222,7 +228,24 @@ impl Function {
         state: Result<Rc<Version>, Vec<String>>,
     ) -> Function {
         let name = name.into();
-        Function { name, id, source, state, controls: Controls::default(), published: Vec::new() }
+        let controls = Controls::default();
+        let (published, url_ids) = Default::default();
+        Function { name, id, source, state, controls, published, url_ids }
+    }
+
+    /// Takes note of what its URLs are called at home.
+    pub fn name_urls(&mut self, home: &Home) {
+        let aliases = self.controls.urls.iter().map(|(alias, _)| alias);
+        let aliases = aliases.filter(|alias| ***alias != *LATEST).cloned().map(Some);
+        let named = [None].into_iter().chain(aliases);
+        let id = |alias: &Option<Box<str>>| UrlId::of(home.arn(&self.name, alias.as_deref()));
+        self.url_ids = named.map(|alias| (id(&alias), alias)).collect();
+    }
+
+    /// The function URL that the control plane has set, for the function itself or for an alias.
+    pub fn url(&self, alias: Option<&str>) -> Option<&Url> {
+        let qualifier = alias.unwrap_or(LATEST);
+        self.controls.urls.iter().find(|(of, _)| **of == *qualifier).map(|(_, url)| url)
     }
 
     /// Where the alias of this name leads.
@@ -268,6 +291,28 @@ impl Catalog {
     /// The function of this name.
     pub fn function(&self, name: &str) -> Option<&Function> {
         self.functions.iter().find(|function| &*function.name == name)
+    }
+
+    /// True if the chain of invocations behind this trace header has led through the version's
+    /// function too often, and that is not meant to be.
+    pub fn is_recursive(&self, version: &Version, trace: Option<&str>) -> bool {
+        trace.is_some_and(|trace| version.lineage.passes(trace) >= RECURSION_PASSES_MAX)
+            && self.recursive_loop(version) == RecursiveLoop::Terminate
+    }
+
+    /// Whether invocations of a version's function may go round in circles: as the control plane
+    /// was told, or else as `function.toml` says.
+    pub fn recursive_loop(&self, version: &Version) -> RecursiveLoop {
+        let told = self.function(&version.name).and_then(|f| f.controls.recursive_loop);
+        told.unwrap_or(version.config.recursive_loop)
+    }
+
+    /// The function, and the alias of it, whose URL is called so.
+    pub fn by_url(&self, id: UrlId) -> Option<(&Function, Option<&str>)> {
+        self.functions.iter().find_map(|function| {
+            let (_, alias) = function.url_ids.iter().find(|(own, _)| *own == id)?;
+            Some((function, alias.as_deref()))
+        })
     }
 
     /// All functions, in the order of their names.
@@ -390,5 +435,35 @@ mod tests {
         assert_eq!(put(&mut catalog, "later"), NO_FUNCTION);
         let same = catalog.functions().iter().filter(|function| function.id == free).count();
         assert_eq!(same, 1, "nobody shares it");
+    }
+
+    #[test]
+    fn urls_are_found_by_what_they_are_called() {
+        let home = Home { region: "us-east-1".into(), account: "000000000000".into() };
+        let url = crate::function::record::UrlRecord {
+            auth_type: "NONE".into(),
+            invoke_mode: "BUFFERED".into(),
+            cors: None,
+            created_ms: 0,
+            modified_ms: 0,
+        };
+        let mut record = FunctionRecord::default();
+        record.urls.insert(LATEST.into(), url.clone());
+        record.urls.insert("live".into(), url.clone());
+        record.recursive_loop = Some("Allow".into());
+        let state = Err(vec!["refused".to_owned()]);
+        let mut function = Function::new("demo", FunctionId(0), Source::Pushed, state);
+        function.controls = Controls::of(&record);
+        function.name_urls(&home);
+        assert_eq!(function.controls.recursive_loop, Some(RecursiveLoop::Allow));
+        let mut catalog = Catalog::default();
+        catalog.put(function);
+        for alias in [None, Some("live")] {
+            let id = UrlId::of(home.arn("demo", alias));
+            let (function, found) = catalog.by_url(id).expect("there");
+            assert_eq!((&*function.name, found), ("demo", alias));
+            assert_eq!(function.url(alias), Some(&Url::from(&url)));
+        }
+        assert!(catalog.by_url(UrlId::of(home.arn("demo", Some("other")))).is_none());
     }
 }

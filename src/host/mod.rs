@@ -303,7 +303,8 @@ impl Host {
 
     /// Puts a function in, or replaces it as a whole: new invocations run the new version, the
     /// running ones finish on the old.
-    pub fn put(self: &Rc<Self>, function: Function) {
+    pub fn put(self: &Rc<Self>, mut function: Function) {
+        function.name_urls(&self.facts.home);
         let new = function.state.as_ref().ok().cloned();
         let old = self.catalog.borrow_mut().put(function);
         if let Some(version) = &new {

@@ -55,6 +55,7 @@ impl Host {
             let mut catalog = self.catalog.borrow_mut();
             let Some(function) = catalog.function_mut(name) else { return };
             function.controls = controls.clone();
+            function.name_urls(&self.facts.home);
             function.serving().cloned().collect()
         };
         for version in serving {

@@ -106,7 +106,7 @@ pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
 }
 
 /// What `function.toml` can say of a folder is not said over the API.
-fn no_folder_says(api: &Api, name: &str, key: &str) -> Result<(), ApiError> {
+pub fn no_folder_says(api: &Api, name: &str, key: &str) -> Result<(), ApiError> {
     match api.host.catalog.borrow().function(name).map(|function| &function.source) {
         Some(Source::Folder(path)) => Err(ApiError::conflict(format!(
             "function {name} is the folder {}: set {key} in its function.toml",

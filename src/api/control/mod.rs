@@ -10,12 +10,17 @@ mod change;
 mod concurrency;
 mod configure;
 mod download;
+mod event_invoke;
 mod fields;
 mod functions;
 mod layers;
 mod list;
+mod recursion;
+mod sources;
+mod stubs;
 mod tags;
 pub mod upload;
+mod urls;
 mod versions;
 mod view;
 
@@ -138,26 +143,31 @@ async fn perform(request: &mut Request<'_>) -> Result<Answer, End> {
         What::TagResource => tags::tag(request).await?,
         What::UntagResource => tags::untag(request).await?,
         What::ListTags => tags::list(request).await?,
-        What::PutFunctionEventInvokeConfig
-        | What::UpdateFunctionEventInvokeConfig
-        | What::GetFunctionEventInvokeConfig
-        | What::DeleteFunctionEventInvokeConfig
-        | What::ListFunctionEventInvokeConfigs
-        | What::CreateFunctionUrlConfig
-        | What::GetFunctionUrlConfig
-        | What::UpdateFunctionUrlConfig
-        | What::DeleteFunctionUrlConfig
-        | What::ListFunctionUrlConfigs
-        | What::AddPermission
+        What::PutFunctionEventInvokeConfig => event_invoke::put(request).await?,
+        What::UpdateFunctionEventInvokeConfig => event_invoke::update(request).await?,
+        What::GetFunctionEventInvokeConfig => event_invoke::get(request).await?,
+        What::DeleteFunctionEventInvokeConfig => event_invoke::delete(request).await?,
+        What::ListFunctionEventInvokeConfigs => event_invoke::list(request).await?,
+        What::CreateFunctionUrlConfig => urls::create(request).await?,
+        What::GetFunctionUrlConfig => urls::get(request).await?,
+        What::UpdateFunctionUrlConfig => urls::update(request).await?,
+        What::DeleteFunctionUrlConfig => urls::delete(request).await?,
+        What::ListFunctionUrlConfigs => urls::list(request).await?,
+        What::PutFunctionRecursionConfig => recursion::put(request).await?,
+        What::GetFunctionRecursionConfig => recursion::get(request).await?,
+        What::CreateEventSourceMapping => sources::create(request).await?,
+        What::GetEventSourceMapping
+        | What::UpdateEventSourceMapping
+        | What::DeleteEventSourceMapping => return Err(sources::missing().into()),
+        What::ListEventSourceMappings => sources::list(request).await?,
+        What::GetFunctionCodeSigningConfig => stubs::get_code_signing(request).await?,
+        What::PutFunctionCodeSigningConfig => stubs::put_code_signing(request).await?,
+        What::DeleteFunctionCodeSigningConfig => stubs::delete_code_signing(request).await?,
+        What::GetRuntimeManagementConfig => stubs::runtime(request)?,
+        What::PutRuntimeManagementConfig => stubs::put_runtime(request).await?,
+        What::AddPermission
         | What::RemovePermission
         | What::GetPolicy
-        | What::PutFunctionRecursionConfig
-        | What::GetFunctionRecursionConfig
-        | What::GetFunctionCodeSigningConfig
-        | What::PutFunctionCodeSigningConfig
-        | What::DeleteFunctionCodeSigningConfig
-        | What::PutRuntimeManagementConfig
-        | What::GetRuntimeManagementConfig
         | What::PublishLayerVersion
         | What::GetLayerVersion
         | What::GetLayerVersionByArn
@@ -166,12 +176,7 @@ async fn perform(request: &mut Request<'_>) -> Result<Answer, End> {
         | What::DeleteLayerVersion
         | What::AddLayerVersionPermission
         | What::GetLayerVersionPolicy
-        | What::RemoveLayerVersionPermission
-        | What::CreateEventSourceMapping
-        | What::GetEventSourceMapping
-        | What::UpdateEventSourceMapping
-        | What::DeleteEventSourceMapping
-        | What::ListEventSourceMappings => {
+        | What::RemoveLayerVersionPermission => {
             return Err(ApiError::unknown_operation().into());
         }
     })
