@@ -24,6 +24,7 @@ use crate::http::{Closed, Connection, Head, Refused};
 use auth::{Auth, Claimed};
 use error::ApiError;
 use route::Route;
+use url::address::Address;
 
 /// What every connection's handler needs.
 pub struct Api {
@@ -113,7 +114,11 @@ pub fn serve(api: Rc<Api>, mut connection: Connection) -> impl Future<Output = (
 }
 
 async fn serve_one(api: &Rc<Api>, connection: &mut Connection, head: &Head) -> Result<(), End> {
-    let route = route::parse(head.method, &connection.bytes()[head.target.clone()]);
+    let header = &connection.bytes()[..head.length];
+    let route = match url::address::by_host(header) {
+        Some(id) => Route::UrlId(id),
+        None => route::parse(head.method, &header[head.target.clone()]),
+    };
     api.auth.check_page(connection, head, &api.listen, route.is_public())?;
     match route {
         Route::Invoke(invoke) => {
@@ -121,10 +126,14 @@ async fn serve_one(api: &Rc<Api>, connection: &mut Connection, head: &Head) -> R
             invoke::serve(api, connection, head, &target, &mut claimed).await
         }
         Route::Url(name) => {
-            let function = url::name(&api.host, &name)?;
+            let address = Address::named(&api.host, &name)?;
             drop(name);
             // On the heap: it would make the task of every connection larger.
-            Box::pin(url::serve(api, connection, head, &function)).await
+            Box::pin(url::serve(api, connection, head, address)).await
+        }
+        Route::UrlId(id) => {
+            let address = Box::pin(Address::of(&api.host, id)).await?;
+            Box::pin(url::serve(api, connection, head, address)).await
         }
         Route::Health => reply(connection, head, 200, "text/plain", b"ok\n").await,
         Route::Ready => ready(api, connection, head).await,

@@ -4,6 +4,7 @@ pub mod control;
 
 use std::borrow::Cow;
 
+use crate::function::url::UrlId;
 use crate::http::Method;
 pub use control::{Operation, What};
 
@@ -14,6 +15,8 @@ pub enum Route<'a> {
     Invoke(Invoke<'a>),
     /// A function URL; the rest of the target is the function's affair.
     Url(Cow<'a, str>),
+    /// The same by what the function URL is called.
+    UrlId(UrlId),
     /// The server lives.
     Health,
     /// The server has room.
@@ -72,7 +75,8 @@ impl Route<'_> {
     /// code, whose name is what only those know who were told.
     pub fn is_public(&self) -> bool {
         match self {
-            Route::Health | Route::Ready | Route::Url(_) | Route::Code(_) => true,
+            Route::Health | Route::Ready | Route::Code(_) => true,
+            Route::Url(_) | Route::UrlId(_) => true,
             Route::Invoke(_) | Route::Admin(_) | Route::Control(_) | Route::Unknown => false,
         }
     }
@@ -105,6 +109,10 @@ pub fn parse(method: Method, target: &[u8]) -> Route<'_> {
     if let Some(rest) = path.strip_prefix("/fn/") {
         let name = rest.split('/').next().unwrap_or_default();
         return decode(name).map_or(Route::Unknown, Route::Url);
+    }
+    if let Some(rest) = path.strip_prefix("/_url/") {
+        let id = rest.split('/').next().unwrap_or_default();
+        return UrlId::parse(id).map_or(Route::Unknown, Route::UrlId);
     }
     // Old clients end some paths with a slash.
     let Some(path) = path.strip_prefix('/') else { return Route::Unknown };
@@ -236,6 +244,12 @@ mod tests {
             (Method::Put, "/fn/demo/a/b?c=d".to_owned(), Route::Url("demo".into())),
             (Method::Get, "/fn/demo".to_owned(), Route::Url("demo".into())),
             (Method::Get, "http://h:1/fn/demo".to_owned(), Route::Url("demo".into())),
+            (
+                Method::Get,
+                "/_url/xj4bnp4pahh6uqkbidpf3lrceoyagynd/a/b?c=d".to_owned(),
+                Route::UrlId(UrlId::of("abc")),
+            ),
+            (Method::Get, "/_url/demo/a".to_owned(), Route::Unknown),
             (Method::Get, "/healthz".to_owned(), Route::Health),
             (Method::Get, "/hob/workers".to_owned(), Route::Admin(Admin::Workers)),
             (Method::Get, "/2015-03-31/functions/%zz/invocations".to_owned(), Route::Unknown),

@@ -1,6 +1,7 @@
 //! Function URLs: any HTTP request becomes an event in payload format 2.0, and the function's
 //! reply becomes the HTTP response.
 
+pub mod address;
 mod cors;
 
 use std::borrow::Cow;
@@ -13,13 +14,11 @@ use serde::Deserialize;
 
 use super::auth::{self, Auth, Caller, Claimed};
 use super::error::ApiError;
-use super::invoke::{begin, cancelled, find, not_found, run};
+use super::invoke::{begin, cancelled, find, run};
 use super::json::{self, Writer};
 use super::{Api, End, route};
-use crate::function::name::{FunctionName, Name};
 use crate::function::url::UrlAuth;
 use crate::host::Host;
-use crate::host::catalog::Version;
 use crate::host::invocation::{Call, Payload, RequestId, Settled};
 use crate::http::connection::Broken;
 use crate::http::head::{field, fields};
@@ -28,25 +27,21 @@ use crate::http::{Connection, Head, Method, Refused};
 use crate::io::clock::{CivilTime, Clock};
 use crate::limits::PAYLOAD_MAX;
 use crate::pool::Outcome;
-
-/// The name in a function URL's path. One that is too long names no function that could be here.
-pub fn name(host: &Host, name: &str) -> Result<Name, ApiError> {
-    Name::try_from(name).map_err(|_| not_found(host, FunctionName { name, qualifier: None }, ""))
-}
+use address::{Address, url_of};
 
 /// Serves one request to a function URL.
 pub async fn serve(
     api: &Rc<Api>,
     connection: &mut Connection,
     head: &Head,
-    name: &str,
+    address: Address,
 ) -> Result<(), End> {
-    let host = &api.host;
-    host.know(name).await;
-    let function = FunctionName { name, qualifier: None };
-    let version = find(api, function)?;
-    let Some(cors) = version.config.url.as_ref().and_then(|url| url.cors.as_ref()) else {
-        return invoke(api, connection, head, &version, "").await;
+    api.host.know(&address.name).await;
+    let version = find(api, address.function())?;
+    let url = url_of(api, &version, address.alias.as_deref())?;
+    let rule = url.as_ref().map(|url| url.auth);
+    let Some(cors) = url.as_ref().and_then(|url| url.cors.as_ref()) else {
+        return invoke(api, connection, head, (&address, rule), "").await;
     };
     let origin = field(&connection.bytes()[..head.length], "origin");
     if head.method == Method::Options {
@@ -54,7 +49,7 @@ pub async fn serve(
         return told(api, connection, head, &lines).await;
     }
     let lines = cors::lines(cors, origin);
-    let invoked = invoke(api, connection, head, &version, &lines).await;
+    let invoked = invoke(api, connection, head, (&address, rule), &lines).await;
     invoked.map_err(|end| match end {
         End::Error(mut error) => {
             error.lines = lines;
@@ -80,16 +75,15 @@ async fn told(api: &Api, connection: &mut Connection, head: &Head, lines: &str) 
     Ok(())
 }
 
-/// Invokes the function whose `version` serves; its reply gets the header lines `cors`.
+/// Invokes the function, for those whom the rule lets in; its reply gets the header lines `cors`.
 async fn invoke(
     api: &Rc<Api>,
     connection: &mut Connection,
     head: &Head,
-    version: &Version,
+    (address, rule): (&Address, Option<UrlAuth>),
     cors: &str,
 ) -> Result<(), End> {
-    let (host, name) = (&api.host, &*version.name);
-    let rule = version.config.url.as_ref().map(|url| url.auth);
+    let (host, name) = (&api.host, &*address.name);
     let claimed = match rule {
         Some(UrlAuth::None) => Claimed::by_anybody(&host.facts.home),
         // Without a rule of its own it is as open as the rest of the server.
@@ -124,8 +118,8 @@ async fn invoke(
     let length = event.len();
     let call = Call {
         // While the body came, another version may have taken the place of that one.
-        version: find(api, FunctionName { name, qualifier: None })?.id,
-        qualifier: None,
+        version: find(api, address.function())?.id,
+        qualifier: address.alias.clone(),
         payload: Some(Payload::new(event, 0..length)),
         request: Some(id),
         trace: None,
@@ -176,9 +170,7 @@ impl Request<'_> {
         let target = String::from_utf8_lossy(&self.bytes[self.head.target.clone()]);
         let target = route::origin(&target);
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        // What follows the function's name is the path that the function sees.
-        let path = path.strip_prefix("/fn/").unwrap_or(path);
-        let path = path.find('/').map_or("/", |at| &path[at..]);
+        let path = address::path(self.bytes, path);
         event.raw("{\"version\":\"2.0\",\"routeKey\":\"$default\",").pair("rawPath", path);
         event.raw(",").pair("rawQueryString", query);
         self.write_cookies(event);

@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::Host;
-use super::catalog::{Controls, Function, NO_FUNCTION, Source, Version};
+use super::catalog::{Catalog, Controls, Function, NO_FUNCTION, Source, Version};
 use super::trace::Lineage;
 use crate::function::config::FunctionConfig;
 use crate::function::layer;
 use crate::function::record::{FunctionRecord, LATEST};
+use crate::function::url::UrlId;
 use crate::limits::{CONFIG_BYTES_MAX, LOAD_WAIT_MS};
 use crate::pool::FunctionId;
 use crate::runtime::launch::{Prepared, prepare};
@@ -199,9 +200,17 @@ impl Host {
     }
 
     /// Waits, for a moment at the most, until the function `name` was read at start.
-    pub async fn know(&self, name: &str) {
-        let known =
-            || self.loading.borrow().is_none() || self.catalog.borrow().function(name).is_some();
+    pub fn know<'a>(&'a self, name: &'a str) -> impl Future<Output = ()> + 'a {
+        self.read(move |catalog| catalog.function(name).is_some())
+    }
+
+    /// The same for the function whose URL is called so.
+    pub fn know_url(&self, id: UrlId) -> impl Future<Output = ()> {
+        self.read(move |catalog| catalog.by_url(id).is_some())
+    }
+
+    async fn read(&self, known: impl Fn(&Catalog) -> bool) {
+        let known = || self.loading.borrow().is_none() || known(&self.catalog.borrow());
         if known() {
             return;
         }
