@@ -18,11 +18,14 @@ QUICK = {"Delay": 0.05, "MaxAttempts": 200}
 server = client = None
 
 
-def start():
-    """A server with a folder, and no patience with those who wait."""
+def start(toml=""):
+    """A server with a folder, whose function.toml says this too, and no patience with those who
+    wait."""
     global server, client
     server = serving.Server()
     server.function("shell", "folder", reserved_concurrency=1)
+    with open(server.root / "functions/folder/function.toml", "a") as file:
+        file.write(toml)
     server.start("--slots", "8", "--queue-wait", "0")
     client = server.client
     shapes.watch(client)
