@@ -408,6 +408,7 @@ fn check_concurrency(section: &Section<'_>, config: &FunctionConfig) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::function::url::{InvokeMode, UrlAuth};
 
     const WHOLE: &str = r#"
 runtime = "provided.al2023"
@@ -445,6 +446,7 @@ files = "/srv/inbox"
 serial = "/dev/ttyUSB0"
 [url]
 auth = "none"
+invoke_mode = "response_stream"
 "#;
 
     #[test]
@@ -456,7 +458,8 @@ auth = "none"
         assert_eq!(config.asynchronous.retry_delays_s, [60, 120]);
         assert_eq!(config.recursive_loop, RecursiveLoop::Allow);
         assert_eq!(config.triggers.len(), 4);
-        assert_eq!(config.url.map(|url| url.auth), Some(url::UrlAuth::None));
+        let url = config.url.expect("there");
+        assert_eq!((url.auth, url.invoke_mode), (UrlAuth::None, InvokeMode::ResponseStream));
         let later = [
             "memory_mb",
             "async",
@@ -497,6 +500,7 @@ auth = "none"
             "[[trigger]]\nmqtt = \"a\"\nfiles = \"/b\"",
             "[[trigger]]\nfiles = \"/b\"\nshared = true",
             "[url]\nauth = \"basic\"",
+            "[url]\ninvoke_mode = \"streaming\"",
         ] {
             let issues = FunctionConfig::parse("f", &format!("{good}{line}")).expect_err(line);
             assert_eq!(issues.len(), 1, "{line}: {issues:?}");

@@ -83,7 +83,11 @@ pub fn read(section: &Section<'_>) -> Url {
         Some(1) => UrlAuth::Iam,
         None | Some(_) => UrlAuth::None,
     };
-    Url { auth, cors: section.table("cors", cors), invoke_mode: InvokeMode::Buffered }
+    let invoke_mode = match section.choice("invoke_mode", &["buffered", "response_stream"]) {
+        Some(1) => InvokeMode::ResponseStream,
+        None | Some(_) => InvokeMode::Buffered,
+    };
+    Url { auth, cors: section.table("cors", cors), invoke_mode }
 }
 
 fn cors(section: &Section<'_>) -> Cors {
