@@ -32,6 +32,17 @@ pub const PAYLOAD_MAX: usize = 6 * 1024 * 1024;
 /// Largest reply a function may give, as on Lambda: 6 MiB and a little.
 pub const REPLY_MAX: usize = PAYLOAD_MAX + 100;
 
+/// Largest reply that a function may stream, as on Lambda.
+pub const STREAMED_MAX: usize = 200 * 1024 * 1024;
+/// Bytes of one piece of it: as large as a buffer that is kept for reuse.
+pub const STREAM_PIECE_MAX: usize = 16 * 1024;
+/// Bytes of it that wait for their caller, beyond which its worker is not read: of a stream whose
+/// caller is slow there is this, a piece on top, as much on its way to the caller, and a piece that
+/// is just being read.
+pub const STREAM_WAITING_MAX: usize = 16 * 1024;
+/// Bytes of a type of content that goes on to the caller.
+pub const CONTENT_TYPE_MAX: usize = 256;
+
 /// Client connections at one time, over all listeners of the API.
 pub const CONNECTIONS_MAX: usize = 512;
 /// Clients beyond that which are told so at one time; the others just see the end.

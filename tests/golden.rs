@@ -49,6 +49,10 @@ fn the_bytes_of_the_wire() {
         ("InitError", FromWorker::InitError, b"{}"),
         ("Forked 1 300", FromWorker::Forked { id: 1, pid: 300 }, b""),
         ("Unforkable", FromWorker::Unforkable, b"2 threads"),
+        ("Stream 1", FromWorker::Stream { id: 1 }, b""),
+        ("Stream 300", FromWorker::Stream { id: 300 }, b"text/plain"),
+        ("Piece 1", FromWorker::Piece { id: 1 }, b"one"),
+        ("Piece 300", FromWorker::Piece { id: 300 }, b""),
     ] {
         let mut head = [0; 64];
         let length = encode(&message, payload.len(), &mut head).unwrap();

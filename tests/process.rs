@@ -28,6 +28,8 @@ mod output;
 mod paths;
 #[path = "process/starts.rs"]
 mod starts;
+#[path = "process/stream.rs"]
+mod stream;
 #[path = "process/update.rs"]
 mod update;
 #[path = "process/zygote.rs"]

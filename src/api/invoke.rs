@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -76,6 +76,23 @@ pub async fn serve(
     target: &Target,
     claimed: &mut Option<Claimed<'_>>,
 ) -> Result<(), End> {
+    let Some((claim, version)) = read(api, connection, head, target, (claimed, false)).await?
+    else {
+        return Ok(());
+    };
+    let settled = run(claim, connection).await?;
+    answer(&api.host, connection, head, &version, &settled).await
+}
+
+/// Reads what is to be invoked, and begins that, for a caller that takes `pieces` or not; `None` if
+/// it is answered already.
+pub async fn read<'a>(
+    api: &'a Rc<Api>,
+    connection: &mut Connection,
+    head: &Head,
+    target: &Target,
+    (claimed, pieces): (&mut Option<Claimed<'_>>, bool),
+) -> Result<Option<(Claim<'a>, Rc<Version>)>, End> {
     let host = &api.host;
     let name = FunctionName { name: &target.name, qualifier: target.qualifier.as_deref() };
     let wishes = wishes(&connection.bytes()[..head.length], target.asynchronous)?;
@@ -101,6 +118,10 @@ pub async fn serve(
             ApiError::invalid_content(format!("Could not parse request body into json: {error}"))
         })?;
     }
+    if wishes.event && pieces {
+        let allowed = "[RequestResponse, DryRun]";
+        return Err(not_in_set(b"Event", "invocationType", allowed).into());
+    }
     if wishes.event {
         // An answer 202 is a promise to run it even after a power cut.
         return Err(ApiError::invalid_parameter(
@@ -113,7 +134,8 @@ pub async fn serve(
             .field("x-amzn-RequestId", host.request_id())
             .connection(head, head.keep_alive)
             .bare();
-        return Ok(connection.send(reply, b"").await?);
+        connection.send(reply, b"").await?;
+        return Ok(None);
     }
     if host.catalog.borrow().is_recursive(&version, wishes.trace.as_deref()) {
         host.note_outside(&version.name, RECURSIVE);
@@ -133,10 +155,9 @@ pub async fn serve(
         trace: wishes.trace,
         client_context: wishes.client_context,
         tail: wishes.tail,
+        pieces,
     };
-    let claim = begin(host, caller, call);
-    let settled = run(claim, connection).await?;
-    answer(host, connection, head, &version, &settled).await
+    Ok(Some((begin(host, caller, call), version)))
 }
 
 /// Begins an invocation, for a caller whose request is proven.
@@ -151,12 +172,21 @@ pub fn begin<'a>(host: &'a Rc<Host>, _caller: Caller<'_>, call: Call) -> Claim<'
 /// while the invocation still waits for a worker, nobody waits for that. Once a worker has it, it
 /// runs to its end anyway.
 pub async fn run(mut claim: Claim<'_>, connection: &Connection) -> Result<Settled, End> {
+    wait(&mut claim, connection, Claim::poll_settled).await
+}
+
+/// As [`run`], for whatever `poll` waits for.
+pub fn wait<'a, 'h, T>(
+    claim: &'a mut Claim<'h>,
+    connection: &'a Connection,
+    poll: impl Fn(&mut Claim<'h>, &Context<'_>) -> Poll<T> + 'a,
+) -> impl Future<Output = Result<T, End>> + 'a {
     let io = connection.io();
     let half_closes_until = io.reactor().now().after_ms(HALF_CLOSE_MS);
     let mut half_closed = false;
-    poll_fn(|cx| {
-        if let Poll::Ready(settled) = claim.poll_settled(cx) {
-            return Poll::Ready(Ok(settled));
+    poll_fn(move |cx| {
+        if let Poll::Ready(found) = poll(claim, cx) {
+            return Poll::Ready(Ok(found));
         }
         if !half_closed && !claim.has_begun() && io.poll_ready(cx, Interest::Ended).is_ready() {
             half_closed = io.reactor().now() <= half_closes_until;
@@ -166,7 +196,6 @@ pub async fn run(mut claim: Claim<'_>, connection: &Connection) -> Result<Settle
         }
         io.poll_ready(cx, Interest::Gone).map(|()| Err(End::Closed))
     })
-    .await
 }
 
 /// The version that a name means, or Lambda's error. An alias with two ends means either.

@@ -12,6 +12,7 @@ pub mod invoke;
 pub mod json;
 pub mod logs;
 pub mod route;
+pub mod stream;
 pub mod url;
 
 use std::rc::Rc;
@@ -122,7 +123,13 @@ async fn serve_one(api: &Rc<Api>, connection: &mut Connection, head: &Head) -> R
     api.auth.check_page(connection, head, &api.listen, route.is_public())?;
     match route {
         Route::Invoke(invoke) => {
+            let streams = invoke.streams;
             let (target, mut claimed) = invoke::Target::read(api, connection, head, invoke)?;
+            if streams {
+                // On the heap: it would make the task of every connection larger.
+                let streamed = stream::serve(api, connection, head, &target, &mut claimed);
+                return Box::pin(streamed).await;
+            }
             invoke::serve(api, connection, head, &target, &mut claimed).await
         }
         Route::Url(name) => {

@@ -40,6 +40,8 @@ pub struct Invoke<'a> {
     pub qualifier: Option<String>,
     /// The old asynchronous path: the type is Event whatever the header says.
     pub asynchronous: bool,
+    /// The reply is wanted as a stream of events.
+    pub streams: bool,
 }
 
 /// What hob's own command line asks for.
@@ -119,16 +121,20 @@ pub fn parse(method: Method, target: &[u8]) -> Route<'_> {
     let path = path.strip_suffix('/').unwrap_or(path);
     // A part more than any route has makes it none of them.
     let parts: heapless::Vec<&str, { PARTS_MAX + 1 }> = path.splitn(PARTS_MAX + 1, '/').collect();
-    let invoke = |name, qualifier, asynchronous| {
-        let name = decode(name);
-        name.map_or(Route::Unknown, |name| Route::Invoke(Invoke { name, qualifier, asynchronous }))
+    let invoke = |name, qualifier, (asynchronous, streams)| {
+        decode(name).map_or(Route::Unknown, |name| {
+            Route::Invoke(Invoke { name, qualifier, asynchronous, streams })
+        })
     };
     match (method, parts.as_slice()) {
         (Method::Post, ["2015-03-31", "functions", name, "invocations"]) => {
-            invoke(name, parameter(query, "Qualifier"), false)
+            invoke(name, parameter(query, "Qualifier"), (false, false))
+        }
+        (Method::Post, ["2021-11-15", "functions", name, "response-streaming-invocations"]) => {
+            invoke(name, parameter(query, "Qualifier"), (false, true))
         }
         (Method::Post, ["2014-11-13", "functions", name, "invoke-async"]) => {
-            invoke(name, None, true)
+            invoke(name, None, (true, false))
         }
         (Method::Get | Method::Head, ["healthz"]) => Route::Health,
         (Method::Get | Method::Head, ["readyz"]) => Route::Ready,
@@ -214,12 +220,18 @@ mod tests {
 
     fn invoke<'a>(name: &'a str, qualifier: Option<&str>, asynchronous: bool) -> Route<'a> {
         let qualifier = qualifier.map(str::to_owned);
-        Route::Invoke(Invoke { name: name.into(), qualifier, asynchronous })
+        Route::Invoke(Invoke { name: name.into(), qualifier, asynchronous, streams: false })
     }
 
     #[test]
     fn paths_are_understood_as_clients_write_them() {
         let arn = "arn:aws:lambda:us-east-1:000000000000:function:demo:prod";
+        let streaming = Route::Invoke(Invoke {
+            name: "demo".into(),
+            qualifier: Some("1".to_owned()),
+            asynchronous: false,
+            streams: true,
+        });
         for (method, target, route) in [
             (
                 Method::Post,
@@ -240,6 +252,11 @@ mod tests {
                 Method::Post,
                 "/2014-11-13/functions/demo/invoke-async/".to_owned(),
                 invoke("demo", None, true),
+            ),
+            (
+                Method::Post,
+                "/2021-11-15/functions/demo/response-streaming-invocations?Qualifier=1".to_owned(),
+                streaming,
             ),
             (Method::Put, "/fn/demo/a/b?c=d".to_owned(), Route::Url("demo".into())),
             (Method::Get, "/fn/demo".to_owned(), Route::Url("demo".into())),

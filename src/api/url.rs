@@ -125,6 +125,7 @@ async fn invoke(
         trace: None,
         client_context: None,
         tail: false,
+        pieces: false,
     };
     let claim = begin(host, caller, call);
     let settled = run(claim, connection).await?;

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::catalog::Version;
 use super::spawn::Exit;
+use super::stream::Stream;
 use super::trace::Trace;
 use crate::io::{Buffer, Clock};
 use crate::pool::{Instant, InvocationId, Outcome, VersionId};
@@ -94,6 +95,8 @@ pub struct Call {
     pub client_context: Option<Box<str>>,
     /// Keep the last 4 KiB of this invocation's log for the answer.
     pub tail: bool,
+    /// The caller takes a reply in pieces, as it is written; others get it whole.
+    pub pieces: bool,
 }
 
 /// What a worker answered.
@@ -166,6 +169,10 @@ pub struct Invocation {
     pub mishap: Option<Mishap>,
     /// The most memory its worker was seen with.
     pub memory_kib: u64,
+    /// What of its reply came so far, if that comes in pieces. On the heap: few do.
+    pub(super) stream: Option<Box<Stream>>,
+    /// The caller takes pieces.
+    pub(super) pieces: bool,
     /// The end, until the caller has taken it.
     settled: Option<Settled>,
     waker: Option<Waker>,
@@ -212,6 +219,8 @@ impl Invocations {
             request,
             client_context: call.client_context,
             tail: call.tail.then(Vec::new),
+            pieces: call.pieces,
+            stream: None,
             accepted: now,
             dispatched: None,
             deadline_ms: 0,
@@ -274,9 +283,10 @@ impl Invocations {
             return;
         }
         entry.settled = Some(settled);
-        if let Some(waker) = entry.waker.take() {
-            waker.wake();
+        if let Some(stream) = &mut entry.stream {
+            stream.wake_writer();
         }
+        entry.wake_caller();
     }
 
     /// Waits for the end of an invocation, which is gone then.
@@ -303,13 +313,42 @@ impl Invocations {
         }
         entry.abandoned = true;
         entry.waker = None;
+        // What comes now is dropped, and need not wait.
+        entry.stream = None;
         true
+    }
+
+    /// Waits for the next piece of a reply, which is `None` once there are no more and the end is
+    /// there.
+    pub fn poll_piece(&mut self, cx: &Context<'_>, id: InvocationId) -> Poll<Option<Buffer>> {
+        let entry = self.get(id);
+        if let Some(piece) = entry.stream.as_mut().and_then(|stream| stream.take()) {
+            return Poll::Ready(Some(piece));
+        }
+        if entry.settled.is_some() {
+            return Poll::Ready(None);
+        }
+        entry.waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     fn remove(&mut self, id: InvocationId) {
         let index = u32::try_from(id.0 & 0xFFFF_FFFF).expect("32 bits");
         self.entries[index as usize] = None;
         self.unused.push(index);
+    }
+}
+
+impl Invocation {
+    /// True once nothing that comes from its worker matters any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.abandoned || self.settled.is_some()
+    }
+
+    pub(super) fn wake_caller(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
     }
 }
 

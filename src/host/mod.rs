@@ -18,6 +18,7 @@ pub mod settle;
 mod spare;
 pub mod spawn;
 mod start;
+pub mod stream;
 pub mod trace;
 pub mod worker;
 pub mod zygote;
@@ -29,7 +30,7 @@ use std::task::{Context, Poll, Waker};
 
 use smol::LocalExecutor;
 
-use crate::io::{Buffers, Clock, Reactor};
+use crate::io::{Buffer, Buffers, Clock, Reactor};
 use crate::pool::{Action, Event, Instant, InvocationId, Outcome, Pool};
 use crate::pool::{VersionId, WorkerId};
 use crate::runtime::launch::Facts;
@@ -40,6 +41,7 @@ use invocation::{Call, Invocation, Invocations, RequestId, Settled};
 use logs::{Entry, Logs, Record};
 use process::{Processes, Reaper};
 use spare::Spares;
+use trace::Trace;
 use worker::Worker;
 use zygote::Zygotes;
 
@@ -389,6 +391,23 @@ impl Claim<'_> {
     pub fn has_begun(&self) -> bool {
         let begun = |invocation: &mut Invocation| invocation.dispatched.is_some();
         self.host.with_running(self.id, begun).unwrap_or(true)
+    }
+
+    /// Waits for the next piece of a reply; `None` once there are no more and the end is there.
+    pub fn poll_piece(&mut self, cx: &Context<'_>) -> Poll<Option<Buffer>> {
+        self.host.invocations.borrow_mut().poll_piece(cx, self.id)
+    }
+
+    /// The request id and the trace header of an invocation that has not ended.
+    pub fn names(&self) -> (RequestId, Trace) {
+        self.host
+            .with_invocation(self.id, |invocation| (invocation.request, invocation.trace.clone()))
+    }
+
+    /// The type of the content of a reply in pieces, as its runtime says it; `None` if there are
+    /// no pieces.
+    pub fn content_type(&self) -> Option<String> {
+        self.host.with_invocation(self.id, |invocation| invocation.content_type())
     }
 
     /// Waits for the end, which comes once.

@@ -18,6 +18,8 @@ use crate::runtime::exec;
 pub enum Reply {
     /// The handler's reply.
     Done(Payload),
+    /// The handler's reply came in pieces, and that was all of them.
+    Streamed,
     /// The handler's error, as JSON.
     Error(Payload),
     /// No answer of the handler's.
@@ -32,7 +34,7 @@ impl Host {
         worker.output.drain(PIPE_BYTES, |line| worker.said(self, line));
         let now = self.reactor.now();
         let memory = worker.memory_kib(now);
-        let ok = matches!(reply, Reply::Done(_));
+        let ok = matches!(reply, Reply::Done(_) | Reply::Streamed);
         {
             let mut invocations = self.invocations.borrow_mut();
             let invocation = invocations.get(id);
@@ -41,6 +43,7 @@ impl Host {
                 Reply::Done(payload) if payload.len() > REPLY_MAX => {
                     invocation.mishap = Some(Mishap::ReplyTooLarge);
                 }
+                Reply::Streamed => invocation.end_stream(&self.buffers),
                 Reply::Done(payload) => invocation.answer = Some(Answer { ok: true, payload }),
                 Reply::Error(payload) => invocation.answer = Some(Answer { ok: false, payload }),
                 Reply::Mishap(mishap) => invocation.mishap = Some(mishap),
@@ -216,7 +219,8 @@ fn failure(
             Mishap::ReplyTooLarge => Some(Failure::Platform {
                 error_type: "Function.ResponseSizeTooLarge",
                 message: format!(
-                    "Response payload size exceeded maximum allowed payload size ({REPLY_MAX} bytes)."
+                    "Response payload size exceeded maximum allowed payload size ({} bytes).",
+                    invocation.reply_max()
                 ),
                 bare: true,
             }),

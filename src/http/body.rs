@@ -46,8 +46,10 @@ const TRAILER: State = State::Trailer { empty: true, cr: false };
 #[derive(Clone, Debug)]
 pub struct Chunked {
     state: State,
-    /// Payload bytes so far.
+    /// Payload bytes so far that were not taken away.
     payload: usize,
+    /// Those that were.
+    taken: usize,
     /// Trailer bytes so far, kept behind the payload.
     trailers: usize,
     /// Bytes so far that were neither.
@@ -58,12 +60,17 @@ pub struct Chunked {
 impl Chunked {
     /// A decoder for a body of at most `payload_max` bytes.
     pub fn new(payload_max: usize) -> Chunked {
-        Chunked { state: SIZE, payload: 0, trailers: 0, framing: 0, payload_max }
+        Chunked { state: SIZE, payload: 0, taken: 0, trailers: 0, framing: 0, payload_max }
     }
 
     /// Payload bytes so far; they stand at the start of the bytes.
     pub fn payload(&self) -> usize {
         self.payload
+    }
+
+    /// The payload was taken away: what follows stands at the start.
+    pub fn take(&mut self) {
+        self.taken += std::mem::take(&mut self.payload);
     }
 
     /// Trailer bytes so far; they stand right behind the payload.
@@ -163,7 +170,7 @@ impl Chunked {
         if value == 0 {
             return Ok(TRAILER);
         }
-        if self.payload as u64 + value > self.payload_max as u64 {
+        if (self.taken + self.payload) as u64 + value > self.payload_max as u64 {
             return Err(Refused::BodyTooLong);
         }
         Ok(State::Data(value))

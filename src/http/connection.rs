@@ -22,11 +22,9 @@ use super::reply::{self, ReplyHead};
 use crate::io::buffer::NoRoom;
 use crate::io::reactor::Interest;
 use crate::io::{Buffer, Buffers, Io, Reactor};
-use crate::limits::{
-    BODY_BYTES_PER_S_MIN, BUFFER_SIZE, DRAIN_BYTES_MAX, DRAIN_MS, PAYLOAD_MAX, TURN_BYTES,
-};
+use crate::limits::{BUFFER_SIZE, DRAIN_BYTES_MAX, DRAIN_MS, PAYLOAD_MAX, TURN_BYTES};
 use crate::pool::Instant;
-pub use pieces::Pieces;
+pub use pieces::{Pieces, ReplyPieces};
 
 /// The part of a connection that the sweeper sees.
 pub struct Peer {
@@ -331,8 +329,7 @@ impl Connection {
 
     /// Gives the client its time for a body of `longest` bytes, and the word to send it.
     async fn begin_body(&mut self, head: &Head, longest: usize) -> Result<(), Broken> {
-        let ms = u32::try_from(longest / BODY_BYTES_PER_S_MIN).unwrap_or(u32::MAX / 2000) * 1000;
-        self.limit_ms(self.limits().head_ms + ms);
+        self.limit_ms(self.limits().head_ms + reply::too_slow_ms(longest));
         self.progress = Progress::Begun;
         if head.expects_continue && self.bytes().len() == head.length {
             self.peer.io.write_all(&mut [IoSlice::new(CONTINUE)]).await?;
@@ -437,8 +434,7 @@ impl Connection {
         async move {
             let Some((head, body)) = unsent? else { return Ok(()) };
             // A client that reads slower than the minimum is as good as gone.
-            let ms = u32::try_from(length / BODY_BYTES_PER_S_MIN).unwrap_or(u32::MAX / 2000) * 1000;
-            self.limit_ms(self.limits().head_ms + ms);
+            self.limit_ms(self.limits().head_ms + reply::too_slow_ms(length));
             self.peer.replying.set(true);
             self.peer.io.write_all(&mut [IoSlice::new(&head), IoSlice::new(body)]).await?;
             self.peer.replying.set(false);

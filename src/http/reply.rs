@@ -8,7 +8,7 @@ use std::io::Write;
 use super::Head;
 use crate::io::Clock;
 use crate::io::clock::CivilTime;
-use crate::limits::CLOCK_SET_S;
+use crate::limits::{BODY_BYTES_PER_S_MIN, CLOCK_SET_S};
 
 /// Room for a head's own text.
 const SPACE: usize = 2048;
@@ -119,6 +119,11 @@ impl<'a> ReplyHead<'a> {
         rest.write_fmt(text).expect("reply heads fit their space");
         self.length += before - rest.len();
     }
+}
+
+/// Time that a body of `length` bytes takes at the least rate that is put up with.
+pub fn too_slow_ms(length: usize) -> u32 {
+    u32::try_from(length / BODY_BYTES_PER_S_MIN).unwrap_or(u32::MAX / 2000) * 1000
 }
 
 fn reason(status: u16) -> &'static str {

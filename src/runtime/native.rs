@@ -19,7 +19,8 @@ use crate::io::{Buffer, Io, Reactor};
 use crate::limits::{BUFFER_SIZE, EXIT_MS, TRACE_MAX};
 use crate::pool::InvocationId;
 use crate::wire::{
-    self, Error, FRAME_MAX, FromWorker, HEADER_MAX, PREFIX, PROTOCOL, ToWorker, decode, encode,
+    self, Error, FRAME_MAX, FromWorker, HEADER_MAX, PIECE_MAX, PREFIX, PROTOCOL, STREAMS, ToWorker,
+    decode, encode,
 };
 
 /// Where the conversation stands.
@@ -33,6 +34,8 @@ enum Stage {
     Ready,
     /// It has an invocation, under this number.
     Running(u32),
+    /// Its reply to that comes in pieces.
+    Streaming(u32),
     /// It answered and has not asked for more.
     Answered,
     /// It could not initialise, and has nothing more to say.
@@ -43,6 +46,10 @@ enum Stage {
 pub struct Talk {
     socket: Io<OwnedFd>,
     stage: Cell<Stage>,
+    /// The protocol that the worker speaks.
+    protocol: Cell<u8>,
+    /// It is gone: what it said last does not wait for anybody.
+    last: Cell<bool>,
     serial: Cell<u32>,
     /// What the socket did not take at once. On the heap: it is rare, and workers are many.
     unsent: Cell<Option<Box<Unsent>>>,
@@ -76,6 +83,8 @@ impl Talk {
         let talk = Talk {
             socket,
             stage: Cell::new(Stage::Silent),
+            protocol: Cell::new(0),
+            last: Cell::new(false),
             serial: Cell::new(0),
             unsent: Cell::default(),
             writer: Cell::default(),
@@ -136,6 +145,7 @@ impl Talk {
 
     /// Makes [`Talk::poll`] read what the worker said last, once it is gone.
     pub fn look_again(&self) {
+        self.last.set(true);
         self.socket.look_again();
     }
 
@@ -195,7 +205,9 @@ impl Talk {
         worker: &Worker,
     ) -> Poll<Result<(), Error>> {
         for _ in 0..READS_MAX {
-            while let Some(bytes) = self.unread.take() {
+            loop {
+                std::task::ready!(self.poll_room(cx, host, worker));
+                let Some(bytes) = self.unread.take() else { break };
                 let Some(frame) = decode::<FromWorker>(&bytes, FRAME_MAX)? else {
                     self.unread.set(Some(bytes));
                     break;
@@ -225,6 +237,15 @@ impl Talk {
         Poll::Pending
     }
 
+    /// Waits while the caller of a reply in pieces has not taken enough of it. What a worker left
+    /// behind in its socket is bounded by that.
+    fn poll_room(&self, cx: &Context<'_>, host: &Host, worker: &Worker) -> Poll<()> {
+        if matches!(self.stage.get(), Stage::Streaming(_)) && !self.last.get() {
+            return host.poll_room(cx, worker);
+        }
+        Poll::Ready(())
+    }
+
     /// Acts on a message, if it is in order.
     fn hear(
         &self,
@@ -240,7 +261,10 @@ impl Talk {
             // It cannot have read what it speaks of.
             return Err(Error::OutOfOrder);
         }
-        let stage = match (self.stage.get(), message) {
+        let before = self.stage.get();
+        let streams = self.protocol.get() >= STREAMS;
+        let piece = payload.len() <= PIECE_MAX;
+        let stage = match (before, message) {
             (Stage::Silent, FromWorker::Hello { protocol: 1..=PROTOCOL }) => Stage::Starting,
             (Stage::Starting | Stage::Answered, FromWorker::Ready) => Stage::Ready,
             (Stage::Running(serial), FromWorker::Reply { id } | FromWorker::Error { id })
@@ -248,13 +272,29 @@ impl Talk {
             {
                 Stage::Answered
             }
+            (Stage::Running(serial), FromWorker::Stream { id }) if id == serial && streams => {
+                Stage::Streaming(serial)
+            }
+            (Stage::Streaming(serial), FromWorker::Piece { id }) if id == serial && piece => before,
+            (Stage::Streaming(serial), FromWorker::Reply { id }) if id == serial && piece => {
+                Stage::Answered
+            }
+            (Stage::Streaming(serial), FromWorker::Error { id }) if id == serial => Stage::Answered,
             (Stage::Starting, FromWorker::InitError) => Stage::Failed,
             _ => return Err(Error::OutOfOrder),
         };
         self.stage.set(stage);
         match message {
-            FromWorker::Hello { .. } => {}
+            FromWorker::Hello { protocol } => self.protocol.set(protocol),
             FromWorker::Ready => host.asked(worker),
+            FromWorker::Stream { .. } => {
+                host.stream_begins(worker, &payload);
+            }
+            FromWorker::Piece { .. } => host.streamed(worker, &payload),
+            FromWorker::Reply { .. } if matches!(before, Stage::Streaming(_)) => {
+                host.streamed(worker, &payload);
+                host.replied(worker, Reply::Streamed);
+            }
             FromWorker::Reply { .. } => host.replied(worker, Reply::Done(payload)),
             FromWorker::Error { .. } => host.replied(worker, Reply::Error(payload)),
             FromWorker::InitError => {

@@ -14,7 +14,13 @@ use serde::{Deserialize, Serialize};
 pub use frame::{Frame, HEADER_MAX, PREFIX, decode, encode};
 
 /// The protocol of this build. A worker names its own in [`FromWorker::Hello`].
-pub const PROTOCOL: u8 = 2;
+pub const PROTOCOL: u8 = 3;
+
+/// The first protocol with replies in pieces.
+pub const STREAMS: u8 = 3;
+
+/// Most bytes of a piece of a reply.
+pub const PIECE_MAX: usize = crate::limits::STREAM_PIECE_MAX;
 
 /// Most bytes behind a frame's length: the largest payload, and room for the largest header.
 pub const FRAME_MAX: usize = crate::limits::PAYLOAD_MAX + 64 * 1024;
@@ -115,4 +121,14 @@ pub enum FromWorker {
     },
     /// This zygote must not fork; why, one line for people, is the payload.
     Unforkable,
+    /// The reply comes in pieces; the type of its content, or nothing, is the payload.
+    Stream {
+        /// Of the invocation that it answers.
+        id: u32,
+    },
+    /// The next piece of the reply is the payload: at most [`PIECE_MAX`] bytes.
+    Piece {
+        /// Of the invocation that it answers.
+        id: u32,
+    },
 }

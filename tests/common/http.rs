@@ -112,6 +112,51 @@ impl Conn {
         Some(reply)
     }
 
+    /// Reads the next chunk of a reply whose head was read; empty at the end, `None` if the
+    /// connection ends before that.
+    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).ok()?;
+        let size = usize::from_str_radix(line.trim(), 16).ok()?;
+        let mut chunk = vec![0; size + 2];
+        self.stream.read_exact(&mut chunk).ok()?;
+        chunk.truncate(size);
+        Some(chunk)
+    }
+
+    /// Begins an invocation whose reply is streamed, and reads the head of the reply.
+    pub fn stream(&mut self, name: &str, fields: &[(&str, &str)], event: &str) -> Reply {
+        let path = format!("/2021-11-15/functions/{name}/response-streaming-invocations");
+        self.request("POST", &path, fields, event.as_bytes());
+        self.try_head().expect("a head")
+    }
+
+    /// Reads the next message of a stream of events: its type and its payload.
+    pub fn message(&mut self) -> Option<(String, Vec<u8>)> {
+        let chunk = self.chunk().filter(|chunk| !chunk.is_empty())?;
+        let number = |at: usize| {
+            usize::try_from(u32::from_be_bytes(chunk[at..at + 4].try_into().unwrap())).unwrap()
+        };
+        assert_eq!(number(0), chunk.len(), "one message in a chunk");
+        let headers = String::from_utf8_lossy(&chunk[12..12 + number(4)]).into_owned();
+        assert!(headers.ends_with(":message-type\u{7}\0\u{5}event"), "{headers}");
+        let event = ["PayloadChunk", "InvokeComplete"].into_iter().find(|e| headers.contains(e));
+        Some((event.unwrap().to_owned(), chunk[12 + number(4)..chunk.len() - 4].to_vec()))
+    }
+
+    /// Reads a stream of events to its end: all payload, and what the last message says.
+    pub fn messages(&mut self) -> (Vec<u8>, Value) {
+        let mut payload = Vec::new();
+        loop {
+            let (event, bytes) = self.message().expect("the stream is whole");
+            if event == "InvokeComplete" {
+                assert_eq!(self.chunk().map(|chunk| chunk.len()), Some(0), "the end of the reply");
+                return (payload, serde_json::from_slice(&bytes).unwrap());
+            }
+            payload.extend(bytes);
+        }
+    }
+
     /// Reads a reply that has no body, whatever its fields say: the reply to HEAD.
     pub fn try_head(&mut self) -> Option<Reply> {
         let mut line = String::new();

@@ -1,7 +1,8 @@
 //! A native worker that does what its event says, bad things included.
 //!
 //! The first argument says how it starts: nothing (well), `slow MS`, `never`, `exit STATUS`,
-//! `init-error`, `garbage`, `protocol N`, `abort`.
+//! `init-error`, `garbage`, `protocol N`, `abort`, or `streams`, well and with the protocol that has
+//! replies in pieces.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 #![allow(clippy::zombie_processes, reason = "it misbehaves")]
@@ -76,9 +77,9 @@ fn start(wire: &mut Wire) {
         let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
         file.write_all(b"x").unwrap();
     }
-    let protocol = 1;
+    let protocol = if arguments.first().is_some_and(|first| first == "streams") { 3 } else { 1 };
     match arguments.first().map_or("", String::as_str) {
-        "" => {}
+        "" | "streams" => {}
         "slow" => pause(number()),
         "never" => {
             wire.say(FromWorker::Hello { protocol }, b"");
@@ -181,9 +182,54 @@ fn serve(wire: &mut Wire, context: &Context<'_>, event: &Value, count: u64) {
             let child = sleep.arg("1000").stdin(Stdio::null()).spawn().unwrap();
             reply["grandchild"] = child.id().into();
         }
+        "stream" => return stream(wire, id, event),
         _ => return break_rules(wire, id, event, &reply),
     }
     wire.say(FromWorker::Reply { id }, reply.to_string().as_bytes());
+}
+
+/// A reply in pieces: `pieces` as text and then `n` bytes more, waiting for `gate` to be opened after
+/// the first one, and ended as `end` says.
+fn stream(wire: &mut Wire, id: u32, event: &Value) {
+    let text = |key: &str| event[key].as_str().unwrap_or_default();
+    wire.say(FromWorker::Stream { id }, text("type").as_bytes());
+    for piece in event["pieces"].as_array().into_iter().flatten() {
+        wire.say(FromWorker::Piece { id }, piece.as_str().unwrap().as_bytes());
+        wire.flush();
+        if !text("gate").is_empty() && piece == &event["pieces"][0] {
+            std::fs::read(text("gate")).unwrap();
+        }
+    }
+    let mut left = usize::try_from(event["n"].as_u64().unwrap_or(0)).unwrap();
+    while left > 0 {
+        let here = left.min(16_384);
+        wire.say(FromWorker::Piece { id }, &vec![b'x'; here]);
+        wire.flush();
+        left -= here;
+    }
+    println!("all pieces are written");
+    match event["end"].as_str().unwrap_or("reply") {
+        "reply" => wire.say(FromWorker::Reply { id }, text("last").as_bytes()),
+        "fail" => wire.say(
+            FromWorker::Error { id },
+            br#"{"errorType":"TestError","errorMessage":"halfway"}"#,
+        ),
+        "crash" => std::process::abort(),
+        "leave" => {
+            wire.say(FromWorker::Reply { id }, text("last").as_bytes());
+            wire.flush();
+            exit(0);
+        }
+        "hang" => hang(),
+        "after" => {
+            wire.say(FromWorker::Reply { id }, b"");
+            wire.say(FromWorker::Piece { id }, b"late");
+        }
+        "wrong-id" => wire.say(FromWorker::Piece { id: id + 1 }, b"x"),
+        "again" => wire.say(FromWorker::Stream { id }, b""),
+        "long" => wire.say(FromWorker::Piece { id }, &[b'x'; 16_385]),
+        other => panic!("{other}"),
+    }
 }
 
 /// What no worker should do to its conversation.

@@ -279,7 +279,7 @@ fn operations_that_are_not_there_are_told_as_such() {
         ("GET", "/2015-03-31/functions/demo/invocations"),
         ("PUT", "/2015-03-31/functions/demo/invocations"),
         ("POST", "/2015-03-31/functions//invocations/x"),
-        ("POST", "/2021-11-15/functions/demo/response-streaming-invocations"),
+        ("GET", "/2021-11-15/functions/demo/response-streaming-invocations"),
         ("GET", "/2015-03-31/functions/demo/nothing"),
         ("DELETE", "/2014-01-01/functions/demo"),
         ("POST", "/2015-03-31/functions/%zz/invocations"),
