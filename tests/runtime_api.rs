@@ -8,5 +8,7 @@ mod common;
 mod recorded;
 #[path = "runtime_api/replay.rs"]
 mod replay;
+#[path = "runtime_api/stream.rs"]
+mod stream;
 #[path = "runtime_api/workers.rs"]
 mod workers;

@@ -44,6 +44,18 @@ fn content(server: &Server) {
     assert!(!log.contains("panicked"), "{log}");
 }
 
+/// The same for a caller that takes replies as they are written.
+fn expect_stream(conn: &mut Conn, event: &str, answer: &Request) {
+    assert_eq!(conn.stream("demo", &[], event).status, 200);
+    let (payload, end) = conn.messages();
+    assert_eq!(payload, answer.payload);
+    let told = field(&answer.trailers, "lambda-runtime-function-error-body");
+    let told = told.map(|text| String::from_utf8(BASE64_STANDARD.decode(text).unwrap()).unwrap());
+    let code = field(&answer.trailers, "lambda-runtime-function-error-type");
+    assert_eq!(end["ErrorCode"].as_str(), code.as_deref());
+    assert_eq!(end["ErrorDetails"].as_str(), told.as_deref());
+}
+
 fn replay(client: &str) {
     let folder = recorded::folder(client);
     let requests = recorded::read(&folder);
@@ -56,9 +68,14 @@ fn replay(client: &str) {
     let server = site.serve(&[]);
     let mut conn = server.connect();
     let mut events = 0;
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         for answer in &answers {
-            expect(&server, &mut conn, &format!("{{\"n\":{events}}}"), answer);
+            let event = format!("{{\"n\":{events}}}");
+            if client.ends_with("stream") && round % 2 == 0 {
+                expect_stream(&mut conn, &event, answer);
+            } else {
+                expect(&server, &mut conn, &event, answer);
+            }
             events += 1;
         }
     }

@@ -19,7 +19,7 @@ impl Connection {
         };
         let left = left.filter(|length| *length <= payload_max).ok_or(Refused::BodyTooLong)?;
         self.begin_body(head, left).await?;
-        Ok(Pieces { begin: head.length, left, chunked })
+        Ok(Pieces { begin: head.length, left, chunked, broken: None })
     }
 
     /// Begins a reply that is sent piece by piece; `head` says nothing yet of how it is framed, or
@@ -51,6 +51,8 @@ pub struct Pieces {
     /// Bytes that are still to come, without chunks.
     left: usize,
     chunked: Option<Chunked>,
+    /// What is wrong with the chunks behind the present piece.
+    broken: Option<Refused>,
 }
 
 impl Pieces {
@@ -86,11 +88,24 @@ impl Pieces {
         &mut self,
         connection: &mut Connection,
     ) -> Result<Option<Range<usize>>, Broken> {
+        if let Some(refused) = self.broken {
+            return Err(refused.into());
+        }
         let mut kept = self.trailers().len();
         loop {
             let chunked = self.chunked.as_mut().expect("its body is in chunks");
             let buffer = connection.buffer()?;
-            let rest = chunked.decode(&mut buffer.vec()[self.begin..], kept)?;
+            let decoded = chunked.decode(&mut buffer.vec()[self.begin..], kept);
+            let end = buffer.len() - self.begin;
+            // What was right before it went wrong is given out.
+            let rest = match decoded {
+                Ok(rest) => rest,
+                Err(refused) if chunked.payload() == 0 => return Err(refused.into()),
+                Err(refused) => {
+                    self.broken = Some(refused);
+                    end
+                }
+            };
             kept = chunked.payload() + chunked.trailers();
             let payload = self.begin..self.begin + chunked.payload();
             let is_done = chunked.is_done();

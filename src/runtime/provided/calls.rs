@@ -14,7 +14,7 @@ use crate::http::connection::{Body, Broken};
 use crate::http::head::{BodyKind, field};
 use crate::http::reply::ReplyHead;
 use crate::http::{Closed, Connection, Head, Method, Refused};
-use crate::limits::{REPLY_MAX, RUNTIME_BODY_MAX};
+use crate::limits::{EXIT_MS, REPLY_MAX, RUNTIME_BODY_MAX};
 use crate::pool::InvocationId;
 use crate::runtime::native::known_error_type;
 
@@ -156,6 +156,17 @@ fn error(error_type: &str, message: &str) -> String {
     serde_json::json!({ "errorMessage": message, "errorType": error_type }).to_string()
 }
 
+/// What trailers say of an answer that broke off: its error type, if that is so, and the error.
+pub(super) fn broken_off(trailers: &[u8]) -> (Option<String>, Option<Vec<u8>>) {
+    let error_type = field(trailers, "lambda-runtime-function-error-type");
+    let error_type = error_type.filter(|error_type| !error_type.is_empty());
+    let error = field(trailers, "lambda-runtime-function-error-body");
+    (
+        error_type.map(|error_type| String::from_utf8_lossy(error_type).into_owned()),
+        error.and_then(|text| BASE64_STANDARD.decode(text).ok()),
+    )
+}
+
 /// One request of one worker.
 pub(super) struct Desk<'a> {
     pub(super) host: &'a Rc<Host>,
@@ -252,41 +263,47 @@ impl Desk<'_> {
         sending.ok_or(Closed)?.await
     }
 
+    /// True while the runtime owes the answer to the invocation `id`, and is in `phase`.
+    pub(super) fn is_current(&self, id: &str, phase: Phase) -> bool {
+        let event = self.seat.event.get();
+        self.worker.running.get() == event
+            && self.seat.phase.get() == phase
+            && event.is_some_and(|event| {
+                self.host.with_running(event, |invocation| invocation.request.is(id)) == Some(true)
+            })
+    }
+
     /// `POST /runtime/invocation/ID/response` and `/error`.
     async fn answer(&self, connection: &mut Connection, call: Call, id: &str) -> Result<bool, End> {
         let mode = self.header(connection, "lambda-runtime-function-response-mode");
-        let bad_mode = mode.is_some_and(|mode| !mode.eq_ignore_ascii_case(b"streaming"));
+        let streams = mode.is_some_and(|mode| mode.eq_ignore_ascii_case(b"streaming"));
+        let bad_mode = mode.is_some() && !streams;
+        if streams && call == Call::Response {
+            // On the heap: few answers are streams, and every poll is held by a task like this.
+            return Box::pin(self.stream(connection, id)).await;
+        }
         let error_type = self.error_type(connection);
-        let current = || {
-            self.worker.running.get() == self.seat.event.get()
-                && self.seat.phase.get() == Phase::Running
-                && self.seat.event.get().is_some_and(|event| {
-                    self.host.with_running(event, |invocation| invocation.request.is(id))
-                        == Some(true)
-                })
-        };
         let body = match connection.body(self.head, REPLY_MAX).await {
             Ok(body) => body,
             Err(broken) => {
-                if current() {
-                    return self.broken_answer(connection, broken).await;
-                }
-                return Err(broken.into());
+                let broken = (broken, REPLY_MAX);
+                let told = self.broken_answer(connection, id, Phase::Running, broken);
+                // On the heap, as it is rare.
+                return Box::pin(told).await;
             }
         };
-        if !current() {
+        if !self.is_current(id, Phase::Running) {
             self.refuse(connection, 400, "InvalidRequestID", "Invalid request ID").await?;
             return Ok(self.head.keep_alive);
         }
-        self.seat.phase.set(Phase::Answered);
         if bad_mode {
-            self.host.replied(self.worker, Reply::Mishap(Mishap::BadMode));
+            self.seat.answered(self.host, self.worker, Reply::Mishap(Mishap::BadMode));
             let message = "Invalid function response mode";
             self.refuse(connection, 400, "InvalidFunctionResponseMode", message).await?;
             return Ok(self.head.keep_alive);
         }
         let reply = self.read_answer(connection, call, &body, error_type.as_deref())?;
-        self.host.replied(self.worker, reply);
+        self.seat.answered(self.host, self.worker, reply);
         self.reply(connection, 202, OK).await?;
         Ok(self.head.keep_alive)
     }
@@ -299,24 +316,29 @@ impl Desk<'_> {
         body: &Body,
         error_type: Option<&str>,
     ) -> Result<Reply, End> {
-        let no_room = |_| End::Refused(Refused::NoRoom);
-        let trailers = &connection.bytes()[body.trailers.clone()];
-        let failed = field(trailers, "lambda-runtime-function-error-type")
-            .filter(|error_type| !error_type.is_empty())
-            .map(|error_type| String::from_utf8_lossy(error_type).into_owned());
+        let (failed, told) = broken_off(&connection.bytes()[body.trailers.clone()]);
+        let whole = |connection: &mut Connection| {
+            let buffer = connection.detach().map_err(|_| End::Refused(Refused::NoRoom))?;
+            Ok::<_, End>(Payload::new(buffer, body.payload.clone()))
+        };
         if call == Call::Response && failed.is_none() {
-            let buffer = connection.detach().map_err(no_room)?;
-            return Ok(Reply::Done(Payload::new(buffer, body.payload.clone())));
+            return Ok(Reply::Done(whole(connection)?));
         }
-        // A stream that broke off says so behind its end; the body before it is void.
-        let told = field(trailers, "lambda-runtime-function-error-body")
-            .and_then(|text| BASE64_STANDARD.decode(text).ok());
-        let posted = (call == Call::Error && !body.payload.is_empty()).then_some(&body.payload);
-        if let (None, Some(range)) = (&told, posted) {
-            let buffer = connection.detach().map_err(no_room)?;
-            return Ok(Reply::Error(Payload::new(buffer, range.clone())));
+        // The body before it is void.
+        if call == Call::Error && told.is_none() && !body.payload.is_empty() {
+            return Ok(Reply::Error(whole(connection)?));
         }
-        let error_type = failed.as_deref().or(error_type).unwrap_or("Runtime.Unknown");
+        self.error_reply(failed.as_deref().or(error_type), told)
+    }
+
+    /// An error of the handler that is not the body of an answer.
+    pub(super) fn error_reply(
+        &self,
+        error_type: Option<&str>,
+        told: Option<Vec<u8>>,
+    ) -> Result<Reply, End> {
+        let no_room = |_| End::Refused(Refused::NoRoom);
+        let error_type = error_type.unwrap_or("Runtime.Unknown");
         let json = told.unwrap_or_else(|| error(error_type, "").into_bytes());
         let mut buffer = self.host.buffers.take().map_err(no_room)?;
         buffer.extend(&json).map_err(no_room)?;
@@ -324,28 +346,49 @@ impl Desk<'_> {
         Ok(Reply::Error(Payload::new(buffer, 0..end)))
     }
 
-    /// The running invocation's answer cannot be read.
-    async fn broken_answer(
+    /// The answer to the invocation `id`, of at most so many bytes, cannot be read.
+    pub(super) async fn broken_answer(
         &self,
         connection: &mut Connection,
-        broken: Broken,
+        id: &str,
+        phase: Phase,
+        (broken, most): (Broken, usize),
     ) -> Result<bool, End> {
+        if broken == Broken::Closed && self.is_current(id, phase) {
+            // A process that dies while it answers is a crash; its exit says so.
+            self.host.reactor.sleep_ms(EXIT_MS).await;
+        }
+        if !self.is_current(id, phase) {
+            return Err(broken.into());
+        }
         let chunked = self.head.body == BodyKind::Chunked;
         let (mishap, status, error_type, message) = match broken {
             Broken::Refused(Refused::BodyTooLong) => {
-                let message = format!("Exceeded maximum allowed payload size ({REPLY_MAX} bytes).");
+                let message = format!("Exceeded maximum allowed payload size ({most} bytes).");
                 (Mishap::ReplyTooLarge, 413, "RequestEntityTooLarge", message)
             }
-            Broken::Refused(Refused::Malformed(_)) if chunked => {
+            Broken::Refused(Refused::Malformed(_) | Refused::HeadTooLong) if chunked => {
                 (Mishap::Truncated, 400, "TruncatedHTTPRequest", "Truncated request".into())
             }
             Broken::Refused(refused) => return Err(End::Refused(refused)),
-            // A process that dies while it answers is a crash; its exit says so.
-            Broken::Closed => return Err(End::Closed),
+            Broken::Closed => {
+                self.seat.answered(self.host, self.worker, Reply::Mishap(Mishap::Truncated));
+                return Err(End::Closed);
+            }
         };
-        self.seat.phase.set(Phase::Answered);
-        self.host.replied(self.worker, Reply::Mishap(mishap));
-        let body = error(error_type, &message);
+        self.seat.answered(self.host, self.worker, Reply::Mishap(mishap));
+        self.part(connection, status, error_type, &message).await
+    }
+
+    /// Refuses a request that was not read to its end, and ends the connection with it.
+    pub(super) async fn part(
+        &self,
+        connection: &mut Connection,
+        status: u16,
+        error_type: &str,
+        message: &str,
+    ) -> Result<bool, End> {
+        let body = error(error_type, message);
         let head = ReplyHead::new(status)
             .field("Content-Type", "application/json")
             .closing()

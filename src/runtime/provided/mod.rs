@@ -7,6 +7,7 @@
 
 mod calls;
 mod extension;
+mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -15,6 +16,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 
 use crate::host::Host;
+use crate::host::settle::Reply;
 use crate::host::worker::Worker;
 use crate::http::listener::{Limits, Peers};
 use crate::http::{Connection, Listener};
@@ -148,6 +150,8 @@ enum Phase {
     Idle,
     /// It has an event and owes an answer.
     Running,
+    /// Its answer is on its way, in pieces.
+    Answering,
     /// It answered and has not asked for more.
     Answered,
 }
@@ -159,6 +163,8 @@ pub struct Seat {
     event: Cell<Option<InvocationId>>,
     /// The event is still to be handed out.
     pending: Cell<bool>,
+    /// It asked for more before its answer was read to the end.
+    ahead: Cell<bool>,
     /// The pool knows that it is ready.
     told: Cell<bool>,
     /// No further event will come for the runtime.
@@ -179,6 +185,7 @@ impl Default for Seat {
             phase: Cell::new(Phase::Init),
             event: Cell::new(None),
             pending: Cell::new(false),
+            ahead: Cell::new(false),
             told: Cell::new(false),
             closing: Cell::new(false),
             over: Cell::new(false),
@@ -291,8 +298,18 @@ impl Seat {
                 self.tell(host, worker);
             }
             Phase::Idle => {}
+            Phase::Answering => self.ahead.set(true),
             // It lost the event, or asks twice: it gets the same one again.
             Phase::Running => self.pending.set(true),
+        }
+    }
+
+    /// The answer is there; whoever asked for more while it came has asked now.
+    fn answered(&self, host: &Rc<Host>, worker: &Worker, reply: Reply) {
+        self.phase.set(Phase::Answered);
+        host.replied(worker, reply);
+        if self.ahead.replace(false) {
+            self.ask(host, worker);
         }
     }
 
