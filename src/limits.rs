@@ -40,6 +40,8 @@ pub const STREAM_PIECE_MAX: usize = 16 * 1024;
 /// caller is slow there is this, a piece on top, as much on its way to the caller, and a piece that
 /// is just being read.
 pub const STREAM_WAITING_MAX: usize = 16 * 1024;
+/// Bytes of what stands in front of a streamed HTTP response: its status, fields and cookies.
+pub const PRELUDE_MAX: usize = 64 * 1024;
 /// Bytes of a type of content that goes on to the caller.
 pub const CONTENT_TYPE_MAX: usize = 256;
 

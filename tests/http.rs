@@ -21,5 +21,7 @@ mod recursion;
 mod refused;
 #[path = "http/sizes.rs"]
 mod sizes;
+#[path = "http/stream.rs"]
+mod stream;
 #[path = "http/url.rs"]
 mod url;

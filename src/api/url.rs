@@ -3,6 +3,7 @@
 
 pub mod address;
 mod cors;
+mod stream;
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -17,7 +18,7 @@ use super::error::ApiError;
 use super::invoke::{begin, cancelled, find, run};
 use super::json::{self, Writer};
 use super::{Api, End, route};
-use crate::function::url::UrlAuth;
+use crate::function::url::{InvokeMode, Url, UrlAuth};
 use crate::host::Host;
 use crate::host::invocation::{Call, Payload, RequestId, Settled};
 use crate::http::connection::Broken;
@@ -39,9 +40,9 @@ pub async fn serve(
     api.host.know(&address.name).await;
     let version = find(api, address.function())?;
     let url = url_of(api, &version, address.alias.as_deref())?;
-    let rule = url.as_ref().map(|url| url.auth);
-    let Some(cors) = url.as_ref().and_then(|url| url.cors.as_ref()) else {
-        return invoke(api, connection, head, (&address, rule), "").await;
+    let url = url.as_ref();
+    let Some(cors) = url.and_then(|url| url.cors.as_ref()) else {
+        return invoke(api, connection, head, (&address, url), "").await;
     };
     let origin = field(&connection.bytes()[..head.length], "origin");
     if head.method == Method::Options {
@@ -49,7 +50,7 @@ pub async fn serve(
         return told(api, connection, head, &lines).await;
     }
     let lines = cors::lines(cors, origin);
-    let invoked = invoke(api, connection, head, (&address, rule), &lines).await;
+    let invoked = invoke(api, connection, head, (&address, url), &lines).await;
     invoked.map_err(|end| match end {
         End::Error(mut error) => {
             error.lines = lines;
@@ -75,15 +76,16 @@ async fn told(api: &Api, connection: &mut Connection, head: &Head, lines: &str) 
     Ok(())
 }
 
-/// Invokes the function, for those whom the rule lets in; its reply gets the header lines `cors`.
+/// Invokes the function, for those whom its URL lets in; the reply gets the header lines `cors`.
 async fn invoke(
     api: &Rc<Api>,
     connection: &mut Connection,
     head: &Head,
-    (address, rule): (&Address, Option<UrlAuth>),
+    (address, url): (&Address, Option<&Url>),
     cors: &str,
 ) -> Result<(), End> {
     let (host, name) = (&api.host, &*address.name);
+    let rule = url.map(|url| url.auth);
     let claimed = match rule {
         Some(UrlAuth::None) => Claimed::by_anybody(&host.facts.home),
         // Without a rule of its own it is as open as the rest of the server.
@@ -116,6 +118,7 @@ async fn invoke(
         return Err(ApiError::too_large(PAYLOAD_MAX).into());
     }
     let length = event.len();
+    let streams = url.is_some_and(|url| url.invoke_mode == InvokeMode::ResponseStream);
     let call = Call {
         // While the body came, another version may have taken the place of that one.
         version: find(api, address.function())?.id,
@@ -125,9 +128,12 @@ async fn invoke(
         trace: None,
         client_context: None,
         tail: false,
-        pieces: false,
+        pieces: streams,
     };
     let claim = begin(host, caller, call);
+    if streams {
+        return stream::answer(host, claim, connection, head, cors).await;
+    }
     let settled = run(claim, connection).await?;
     answer(host, connection, head, &settled, cors).await
 }
@@ -363,34 +369,42 @@ async fn bad_gateway(
 }
 
 impl Shaped<'_> {
-    /// Header lines, without those that are ours to say.
     fn fields(&self) -> String {
-        let mut lines = String::new();
-        let mut typed = false;
-        for (name, value) in self.headers.iter().flatten() {
-            let value = match value {
-                serde_json::Value::String(text) => text.clone(),
-                other @ (serde_json::Value::Null
-                | serde_json::Value::Bool(_)
-                | serde_json::Value::Number(_)
-                | serde_json::Value::Array(_)
-                | serde_json::Value::Object(_)) => other.to_string(),
-            };
-            let ours = ["content-length", "transfer-encoding", "connection", "date"];
-            if ours.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-                continue;
-            }
-            typed |= name.eq_ignore_ascii_case("content-type");
-            add_field(&mut lines, name, &value);
-        }
-        if !typed {
-            add_field(&mut lines, "Content-Type", "application/json");
-        }
-        for cookie in self.cookies.iter().flatten() {
-            add_field(&mut lines, "Set-Cookie", cookie);
-        }
-        lines
+        head_lines(self.headers.as_ref(), self.cookies.as_deref(), "application/json")
     }
+}
+
+/// Header lines, without those that are ours to say; `kind` is the type of content that has none.
+fn head_lines(
+    headers: Option<&serde_json::Map<String, serde_json::Value>>,
+    cookies: Option<&[String]>,
+    kind: &str,
+) -> String {
+    let mut lines = String::new();
+    let mut typed = false;
+    for (name, value) in headers.into_iter().flatten() {
+        let value = match value {
+            serde_json::Value::String(text) => text.clone(),
+            other @ (serde_json::Value::Null
+            | serde_json::Value::Bool(_)
+            | serde_json::Value::Number(_)
+            | serde_json::Value::Array(_)
+            | serde_json::Value::Object(_)) => other.to_string(),
+        };
+        let ours = ["content-length", "transfer-encoding", "connection", "date"];
+        if ours.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            continue;
+        }
+        typed |= name.eq_ignore_ascii_case("content-type");
+        add_field(&mut lines, name, &value);
+    }
+    if !typed {
+        add_field(&mut lines, "Content-Type", kind);
+    }
+    for cookie in cookies.into_iter().flatten() {
+        add_field(&mut lines, "Set-Cookie", cookie);
+    }
+    lines
 }
 
 /// Adds a header line; one that could break the head apart is left out.

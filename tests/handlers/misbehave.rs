@@ -54,7 +54,13 @@ fn main() {
         let frame = decode::<ToWorker<'_>>(&input, FRAME_MAX).unwrap().unwrap();
         let ToWorker::Invoke(context) = frame.message else { panic!("no zygote") };
         let event = input[frame.payload_at..frame.end].to_vec();
-        let event: Value = serde_json::from_slice(&event).unwrap();
+        let mut event: Value = serde_json::from_slice(&event).unwrap();
+        // Whoever calls its URL says in the body what to do.
+        let inner =
+            event["body"].as_str().and_then(|body| serde_json::from_str::<Value>(body).ok());
+        if let Some(inner) = inner.filter(|inner| inner.get("do").is_some()) {
+            event = inner;
+        }
         count += 1;
         serve(&mut wire, &context, &event, count);
         wire.say(FromWorker::Ready, b"");
