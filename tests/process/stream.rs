@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::http::Conn;
-use crate::common::{Server, Site, eventually, status_number};
+use crate::common::{Server, Site, eventually, example, status_number};
 
 crate::both_reapers![
     a_piece_arrives_before_the_handler_ends,
@@ -16,6 +16,7 @@ crate::both_reapers![
     what_a_worker_wrote_before_it_left_arrives,
     a_reply_beyond_the_limit_is_cut_off,
     whole_replies_are_streams_of_one_piece,
+    handlers_on_the_sdk_write_bit_by_bit,
 ];
 
 fn site() -> (Site, String) {
@@ -234,5 +235,32 @@ fn whole_replies_are_streams_of_one_piece(reaper: &[&str]) {
         let fields: Vec<_> = fields.into_iter().collect();
         assert_eq!(conn.post(&path, &fields, event.as_bytes()).status, status, "{name} {event}");
     }
+    is_well(server);
+}
+
+fn handlers_on_the_sdk_write_bit_by_bit(reaper: &[&str]) {
+    let (site, gate) = site();
+    let folder = site.function("sdk", "runtime = \"native\"\nhandler = \"flow\"\nzygote = \"on\"");
+    std::os::unix::fs::symlink(example("flow"), folder.join("flow")).unwrap();
+    let server = site.serve(reaper);
+    let mut conn = server.connect();
+    for _ in 0..2 {
+        let event = json!({"bits": ["one", "two"], "gate": gate, "n": 100_000});
+        conn.stream("sdk", &[], &event.to_string());
+        assert_eq!(chunk(&mut conn), "one");
+        std::fs::write(&gate, "x").unwrap();
+        let (payload, end) = conn.messages();
+        assert!(payload.starts_with(b"twox"));
+        assert_eq!((payload.len(), end), (100_003, json!({})));
+    }
+    assert_eq!(server.invoke("sdk", r#"{"bits":["1","2"]}"#).text(), "12");
+    let event = json!({"bits": ["one"], "type": "text/plain", "n": 40_000, "error": "Odd"});
+    let (payload, end) = stream(&server, "sdk", &event);
+    assert_eq!(
+        (payload.len(), &end["ErrorCode"]),
+        (32_768, &"Odd".into()),
+        "what was sent by then"
+    );
+    assert_eq!(server.workers_of("sdk")[0]["invocations"], 4);
     is_well(server);
 }

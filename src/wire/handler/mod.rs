@@ -8,9 +8,28 @@
 //! }
 //! ```
 //!
-//! The core, [`serve`], needs no operating system, no heap and no clock: anything that implements
-//! the `embedded-io` traits carries the conversation.
+//! A handler that has something to say before it is done writes its reply bit by bit:
+//!
+//! ```no_run
+//! use std::io::Write;
+//!
+//! fn main() -> std::io::Result<()> {
+//!     hob::handler::run_streams(|_event, _context, reply| {
+//!         for n in (0..10).rev() {
+//!             writeln!(reply, "{n}")?;
+//!             // What is flushed is on its way to the caller.
+//!             reply.flush()?;
+//!             std::thread::sleep(std::time::Duration::from_secs(1));
+//!         }
+//!         Ok(())
+//!     })
+//! }
+//! ```
+//!
+//! The core, [`serve`] and [`serve_streams`], needs no operating system, no heap and no clock:
+//! anything that implements the `embedded-io` traits carries the conversation.
 
+mod stream;
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
@@ -20,8 +39,9 @@ use embedded_io::{Read, Write};
 
 pub use super::{Context, Error};
 use super::{FRAME_MAX, FromWorker, HEADER_MAX, PROTOCOL, ToWorker, decode, encode};
+pub use stream::{Stream, serve_streams};
 #[cfg(unix)]
-pub use unix::{Failure, run, run_with};
+pub use unix::{Failure, ReplyStream, run, run_streams, run_streams_with, run_with};
 
 /// An error that a handler reports, before it is made JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,14 +180,14 @@ mod tests {
 
     /// A stream whose other end was recorded before: one frame follows another only once it was
     /// read whole, as a host waits for Ready.
-    struct Recorded {
+    pub(super) struct Recorded {
         host: Vec<Vec<u8>>,
         step: usize,
-        worker: Vec<u8>,
+        pub(super) worker: Vec<u8>,
     }
 
     impl Recorded {
-        fn new(host: &[Vec<u8>], step: usize) -> Recorded {
+        pub(super) fn new(host: &[Vec<u8>], step: usize) -> Recorded {
             Recorded { host: host.to_vec(), step, worker: Vec::new() }
         }
     }
@@ -200,7 +220,7 @@ mod tests {
         }
     }
 
-    fn invoke(id: u32, event: &[u8]) -> Vec<u8> {
+    pub(super) fn invoke(id: u32, event: &[u8]) -> Vec<u8> {
         let context = Context {
             id,
             deadline_ms: 0,
@@ -215,7 +235,7 @@ mod tests {
         [&out[..n], event].concat()
     }
 
-    fn said(mut bytes: &[u8]) -> Vec<(FromWorker, Vec<u8>)> {
+    pub(super) fn said(mut bytes: &[u8]) -> Vec<(FromWorker, Vec<u8>)> {
         let mut all = Vec::new();
         while !bytes.is_empty() {
             let frame = decode::<FromWorker>(bytes, FRAME_MAX).expect("valid").expect("whole");

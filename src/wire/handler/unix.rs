@@ -9,8 +9,10 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::zygote::fork_workers;
-use super::{Context, Report};
-use crate::wire::{Error, FRAME_MAX, FromWorker, PREFIX, PROTOCOL, ToWorker, decode, encode};
+use super::{Context, Report, Stream};
+use crate::wire::{
+    Error, FRAME_MAX, FromWorker, PIECE_MAX, PREFIX, PROTOCOL, ToWorker, decode, encode,
+};
 
 /// A handler's error: becomes Lambda's `errorType` and `errorMessage`. Anything that implements
 /// [`std::error::Error`] converts into it with `?`.
@@ -52,7 +54,7 @@ pub fn run<H>(handler: H) -> std::io::Result<()>
 where
     H: FnMut(&[u8], &Context<'_>) -> Result<Vec<u8>, Failure>,
 {
-    begin(|| handler, false)
+    begin(|| whole(handler), false)
 }
 
 /// As [`run`], with a handler that `make` makes in each worker, after its fork: the place to open
@@ -66,13 +68,117 @@ where
     M: FnOnce() -> H,
     H: FnMut(&[u8], &Context<'_>) -> Result<Vec<u8>, Failure>,
 {
-    begin(make, true)
+    begin(|| whole(make()), true)
 }
 
-fn begin<M, H>(make: M, sharing: bool) -> std::io::Result<()>
+/// As [`run`], for a handler that writes its reply bit by bit: what it flushes is on its way to the
+/// caller.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_streams<H>(handler: H) -> std::io::Result<()>
+where
+    H: FnMut(&[u8], &Context<'_>, &mut ReplyStream<'_>) -> Result<(), Failure>,
+{
+    begin(|| bit_by_bit(handler), false)
+}
+
+/// As [`run_streams`], with a handler that `make` makes in each worker, as in [`run_with`].
+///
+/// # Errors
+/// As [`run`].
+pub fn run_streams_with<M, H>(make: M) -> std::io::Result<()>
 where
     M: FnOnce() -> H,
+    H: FnMut(&[u8], &Context<'_>, &mut ReplyStream<'_>) -> Result<(), Failure>,
+{
+    begin(|| bit_by_bit(make()), true)
+}
+
+/// Answers invocations with what `handler` returns.
+fn whole<H>(
+    mut handler: H,
+) -> impl FnMut(&mut UnixStream, &[u8], &Context<'_>) -> std::io::Result<()>
+where
     H: FnMut(&[u8], &Context<'_>) -> Result<Vec<u8>, Failure>,
+{
+    move |socket, event, context| match handler(event, context) {
+        Ok(reply) => say(socket, FromWorker::Reply { id: context.id }, &reply),
+        Err(failure) => say(socket, FromWorker::Error { id: context.id }, &failure.to_json()),
+    }
+}
+
+/// Answers invocations with what `handler` writes.
+fn bit_by_bit<H>(
+    mut handler: H,
+) -> impl FnMut(&mut UnixStream, &[u8], &Context<'_>) -> std::io::Result<()>
+where
+    H: FnMut(&[u8], &Context<'_>, &mut ReplyStream<'_>) -> Result<(), Failure>,
+{
+    let mut buffer = std::vec![0; PIECE_MAX];
+    move |socket, event, context| {
+        let mut io = Socket(socket);
+        let mut stream = Stream::new(&mut io, context.id, &mut buffer);
+        match handler(event, context, &mut stream) {
+            Ok(()) => {
+                stream.finish().map_err(broken)?;
+                let mut out = [0; 16];
+                let ready = encode(&FromWorker::Ready, 0, &mut out).map_err(broken)?;
+                socket.write_all(&out[..ready])
+            }
+            Err(failure) => say(socket, FromWorker::Error { id: context.id }, &failure.to_json()),
+        }
+    }
+}
+
+/// Says what ends an invocation, and that the worker is ready for another, in one write.
+fn say(socket: &mut UnixStream, message: FromWorker, payload: &[u8]) -> std::io::Result<()> {
+    let mut out = [0; 64];
+    let header = encode(&message, payload.len(), &mut out).map_err(broken)?;
+    let ready = encode(&FromWorker::Ready, 0, &mut out[header..]).map_err(broken)?;
+    let (header, ready) = (&out[..header], &out[header..header + ready]);
+    write_parts(socket, &mut [header, payload, ready].map(IoSlice::new))
+}
+
+/// What a handler of [`run_streams`] writes to.
+pub type ReplyStream<'a> = Stream<'a, Socket<'a>>;
+
+/// The conversation's socket, as [`Stream`] writes to it.
+pub struct Socket<'a>(&'a mut UnixStream);
+
+impl embedded_io::ErrorType for Socket<'_> {
+    type Error = embedded_io::ErrorKind;
+}
+
+impl embedded_io::Write for Socket<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                written => return written.map_err(|_| embedded_io::ErrorKind::BrokenPipe),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+impl std::io::Write for ReplyStream<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        embedded_io::Write::write(self, bytes).map_err(broken)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        embedded_io::Write::flush(self).map_err(broken)
+    }
+}
+
+fn begin<M, A>(make: M, sharing: bool) -> std::io::Result<()>
+where
+    M: FnOnce() -> A,
+    A: FnMut(&mut UnixStream, &[u8], &Context<'_>) -> std::io::Result<()>,
 {
     let mut socket = take_socket()?;
     if std::env::var_os("HOB_ZYGOTE").is_some() {
@@ -81,7 +187,7 @@ where
             None => return Ok(()),
         }
     }
-    let mut handler = make();
+    let mut answer = make();
     let mut out = [0; 64];
     let hello = encode(&FromWorker::Hello { protocol: PROTOCOL }, 0, &mut out).map_err(broken)?;
     let ready = encode(&FromWorker::Ready, 0, &mut out[hello..]).map_err(broken)?;
@@ -95,15 +201,7 @@ where
         let ToWorker::Invoke(context) = frame.message else {
             return Err(broken(Error::OutOfOrder));
         };
-        let event = &input[frame.payload_at..frame.end];
-        let (message, payload) = match handler(event, &context) {
-            Ok(reply) => (FromWorker::Reply { id: context.id }, reply),
-            Err(failure) => (FromWorker::Error { id: context.id }, failure.to_json()),
-        };
-        let header = encode(&message, payload.len(), &mut out).map_err(broken)?;
-        let ready = encode(&FromWorker::Ready, 0, &mut out[header..]).map_err(broken)?;
-        let (header, ready) = (&out[..header], &out[header..header + ready]);
-        write_parts(&mut socket, &mut [header, &payload, ready].map(IoSlice::new))?;
+        answer(&mut socket, &input[frame.payload_at..frame.end], &context)?;
     }
 }
 
