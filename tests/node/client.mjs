@@ -44,12 +44,17 @@ export async function runOnClient(argv, { handler, folder, events, env = {}, tol
       const id = /invocation\/request-(\d+)\//.exec(request.url)?.[1];
       let payload = Buffer.concat(chunks).toString();
       let name = request.url.endsWith("/response") ? "Reply" : id ? "Error" : "InitError";
+      let streamed = {};
+      if (request.headers["lambda-runtime-function-response-mode"] === "streaming") {
+        streamed = { contentType: request.headers["content-type"] };
+      }
       const trailer = request.trailers["lambda-runtime-function-error-body"];
       if (trailer) {
         name = "Error";
+        streamed.begun = payload;
         payload = Buffer.from(trailer, "base64").toString();
       }
-      answers.push({ name, id: id && Number(id), payload });
+      answers.push({ name, id: id && Number(id), payload, ...streamed });
       response.writeHead(202, { "Content-Type": "application/json" });
       response.end('{"status":"OK"}\n');
       look();

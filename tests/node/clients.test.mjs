@@ -113,7 +113,7 @@ async function runOnHost({ handler, folder, events, env, told: tell = () => ({})
   for (const event of events) {
     if (message.name !== "Ready") break;
     worker.send(event, tell(answers.length + 1));
-    message = await worker.next();
+    message = await worker.whole();
     if (message.name === "end") break;
     answers.push(message);
     message = await worker.next();

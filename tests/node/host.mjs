@@ -14,7 +14,7 @@ export const FUNCTIONS = path.join(here, "functions");
 // Longer than anything takes on a busy machine.
 const LIMIT_MS = 20_000;
 
-export const NAMES = ["Hello", "Ready", "Reply", "Error", "InitError"];
+export const NAMES = ["Hello", "Ready", "Reply", "Error", "InitError", "Forked", "Unforkable", "Stream", "Piece"];
 
 export async function within(promise, what) {
   let timer;
@@ -126,14 +126,15 @@ export class Worker {
     if (name === "Hello") return { name, protocol: body[1], size: body.length };
     let at = 1;
     let id;
-    if (name === "Reply" || name === "Error") {
+    if (["Reply", "Error", "Stream", "Piece"].includes(name)) {
       id = 0;
       for (let unit = 1; ; unit *= 128) {
         id += (body[at] & 127) * unit;
         if (body[at++] < 128) break;
       }
     }
-    return { name, id, payload: body.toString("utf8", at) };
+    const message = { name, id, payload: body.toString("utf8", at) };
+    return name === "Piece" ? { ...message, size: body.length - at } : message;
   }
 
   #wake() {
@@ -169,7 +170,7 @@ export class Worker {
 
   async ready() {
     const { protocol, size } = await this.expect("Hello");
-    if (protocol !== 2 || size !== 2) throw new Error(`Hello ${protocol}`);
+    if (protocol !== 3 || size !== 2) throw new Error(`Hello ${protocol}`);
     await this.expect("Ready");
     return this;
   }
@@ -188,9 +189,25 @@ export class Worker {
     return answer;
   }
 
+  /** The next message that is an answer or an end: a reply in pieces is put together. */
+  async whole() {
+    let message = await this.next();
+    if (message.name !== "Stream") return message;
+    const { id } = message;
+    const contentType = message.payload || "application/octet-stream";
+    let payload = "";
+    for (;;) {
+      message = await this.next();
+      if (message.id !== id || message.size > 16_384) throw new Error(`${message.name} ${message.id}`);
+      if (message.name === "Piece" || message.name === "Reply") payload += message.payload;
+      if (message.name !== "Piece") break;
+    }
+    return message.name === "Reply" ? { ...message, payload, contentType } : { ...message, begun: payload, contentType };
+  }
+
   async answer(event, told) {
     const id = this.send(event, told);
-    const answer = await this.next();
+    const answer = await this.whole();
     if (!["Reply", "Error"].includes(answer.name) || answer.id !== id) {
       throw new Error(`${answer.name} ${answer.id} ${answer.payload ?? ""}\n${this.log}`);
     }

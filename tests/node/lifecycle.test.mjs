@@ -28,7 +28,7 @@ test("Hello comes before the function's code is run, Ready after it", async () =
       "export const handler = async () => 'begun';\n",
   });
   const worker = await Worker.start("index.handler", { folder });
-  assert.equal((await worker.expect("Hello")).protocol, 2);
+  assert.equal((await worker.expect("Hello")).protocol, 3);
   assert.ok(worker.isQuiet);
   fs.writeFileSync(path.join(folder, "go"), "");
   await worker.expect("Ready");

@@ -78,6 +78,10 @@ class Invocation {
   /** Sends what there is to send, and Ready if this one is over. */
   flush() {
     if (running !== this) return;
+    if (wire.isBehind()) {
+      wire.whenCaughtUp(() => this.flush());
+      return;
+    }
     if (this.isOver) {
       running = null;
       socket?.ref();
@@ -96,7 +100,8 @@ class Invocation {
       this.unsent = { send: wire.error, payload: errorJson(error.thrown) };
     }
     this.isOver = false;
-    this.flush();
+    // In the middle of a piece nothing can be said; the end of the process says enough.
+    if (!wire.isBehind()) this.flush();
   }
 }
 
@@ -241,7 +246,7 @@ function runner(handler) {
   if (isStreaming(handler)) {
     const { runStreaming } = require("./stream.cjs");
     return (invocation, message) => {
-      runStreaming(invocation, handler, message, { context, waitingContext, onEmpty });
+      runStreaming(invocation, handler, message, { connect, context, waitingContext, onEmpty });
     };
   }
   if (!modern) return (invocation, message) => runClassic(invocation, handler, message);
@@ -257,6 +262,12 @@ function listen() {
   if (socket) return;
   socket = wire.listen(take);
   if (running) socket.unref();
+}
+
+/** The socket, for what must not be waited for. */
+function connect() {
+  listen();
+  return socket;
 }
 
 /** Tells the host that the worker is ready, and runs what it sends. */

@@ -1,30 +1,34 @@
 "use strict";
-// Handlers of `awslambda.streamifyResponse`. The wire has whole replies, so what a handler streams
-// is collected; `Collected` is the place where chunks would leave.
+// Handlers of `awslambda.streamifyResponse`: what they write leaves at once, as pieces on the wire,
+// and while the host does not take it their stream is full.
 
 const { Writable } = require("node:stream");
+const wire = require("./wire.cjs");
 const { modern, runtimeError } = require("./log.cjs");
 const { highWaterMark } = require("./load.cjs");
 
-// Beyond what any reply may have: no use to collect more.
-const COLLECT_BYTES_MAX = 7 * 1024 * 1024;
-
 /** Where a handler writes. */
-class Collected extends Writable {
-  #chunks = [];
-  #size = 0;
+class ResponseStream extends Writable {
+  #invocation;
+  #connect;
+  #contentType = "";
   #isBegun = false;
+  #isOpen = false;
+  isBroken = false;
 
-  constructor(options) {
+  constructor(invocation, connect, options) {
     super(options);
+    this.#invocation = invocation;
+    this.#connect = connect;
     this._onBeforeFirstWrite = undefined;
   }
 
-  /** The type of the reply; it matters on Lambda to what stands in front of the function. */
-  setContentType() {
+  /** The type of the reply; it matters to what stands in front of the function. */
+  setContentType(contentType) {
     if (this.#isBegun) {
       throw runtimeError("InvalidStreamingOperation", "Cannot set content-type, too late.");
     }
+    this.#contentType = String(contentType);
   }
 
   #begin() {
@@ -50,15 +54,32 @@ class Collected extends Writable {
     return super.end(chunk, ...rest);
   }
 
+  /** Tells the host that a stream comes; false if it has its answer already. */
+  #open() {
+    if (this.#invocation.isAnswered) return false;
+    if (!this.#isOpen) wire.stream(this.#invocation.id, this.#contentType);
+    this.#isOpen = true;
+    return true;
+  }
+
   _write(chunk, _encoding, callback) {
-    this.#size += chunk.length;
-    if (this.#size <= COLLECT_BYTES_MAX) this.#chunks.push(chunk);
+    if (chunk.length === 0 || !this.#open()) callback();
+    else wire.chunk(this.#connect(), this.#invocation.id, chunk, callback);
+  }
+
+  _final(callback) {
+    if (!this.isBroken) this.#open();
     callback();
   }
 
-  /** All that was written. */
-  bytes() {
-    return Buffer.concat(this.#chunks);
+  /** Ends the stream halfway, behind what was written by now. */
+  async breakOff() {
+    if (this.destroyed || this.writableEnded) return;
+    this.isBroken = true;
+    await new Promise((resolve) => {
+      this.once("close", resolve);
+      super.end();
+    });
   }
 }
 
@@ -80,12 +101,15 @@ class HttpResponseStream {
 const complaint = (text) => (modern ? new Error(text) : text);
 
 /** Runs one invocation. Its reply leaves when the stream ends, also if the handler goes on. */
-async function runStreaming(invocation, handler, message, { context, waitingContext, onEmpty }) {
-  const stream = new Collected({ highWaterMark: highWaterMark(handler) });
+async function runStreaming(invocation, handler, message, means) {
+  const { connect, context, waitingContext, onEmpty } = means;
+  const options = { highWaterMark: highWaterMark(handler) };
+  const stream = new ResponseStream(invocation, connect, options);
   const unfinished = () => complaint("Response stream is not finished.");
   const finished = new Promise((resolve, reject) => {
     stream.on("finish", () => {
-      invocation.reply(stream.bytes());
+      if (stream.isBroken) return;
+      invocation.reply("");
       resolve();
     });
     stream.on("error", reject);
@@ -114,6 +138,7 @@ async function runStreaming(invocation, handler, message, { context, waitingCont
   } catch (error) {
     // What has been ended is the reply, whatever comes after.
     if (stream.writableEnded) await finished.catch(() => {});
+    else await stream.breakOff();
     invocation.fail(error);
     end();
   }

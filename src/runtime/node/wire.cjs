@@ -2,15 +2,18 @@
 // Speaks the wire (src/wire/SPEC.md): frames, headers, and the socket. Knows nothing of handlers.
 //
 // Writes are system calls of their own rather than a stream's: an answer has left when the call
-// returns, also if the process ends right after it. Reads come through the event loop, so signals
+// returns, also if the process ends right after it. Only pieces of a streamed reply go through the
+// event loop, since they wait while the caller is slow. Reads come through the event loop, so signals
 // and timers of the function run while the worker waits.
 
 const fs = require("node:fs");
 
-const PROTOCOL = 2;
+const PROTOCOL = 3;
 const REPLY = 2;
 const ERROR = 3;
 const INIT_ERROR = 4;
+const STREAM = 7;
+const PIECE = 8;
 const READY = Buffer.from([1, 0, 0, 0, 1]);
 
 // The host kills a worker whose frame is longer than 6 MiB + 64 KiB; Lambda refuses replies above
@@ -20,6 +23,9 @@ const TOO_LARGE = JSON.stringify({
   errorMessage: `Response payload size exceeded maximum allowed payload size (${REPLY_BYTES_MAX} bytes).`,
   errorType: "Function.ResponseSizeTooLarge",
 });
+
+// Bytes of a piece of a streamed reply.
+const PIECE_BYTES_MAX = 16 * 1024;
 
 // Where the socket is: standard input, unless the host has put it where programs that the handler
 // starts cannot inherit it (Node itself closes all but the first three for them).
@@ -116,6 +122,44 @@ function reply(id, payload, ready) {
 /** Sends an invocation's error. */
 function error(id, json, ready) {
   frame(ERROR, id, json, ready);
+}
+
+/** Begins a reply in pieces, of this type. */
+function stream(id, contentType) {
+  frame(STREAM, id, contentType, false);
+}
+
+let behind = 0; // Chunks that the socket has not taken.
+let caughtUp = []; // What waits for that.
+
+/** Sends a part of a reply through `socket`, and calls `written` when that has taken it. */
+function chunk(socket, id, bytes, written) {
+  behind += 1;
+  const done = () => {
+    behind -= 1;
+    written();
+    if (behind > 0) return;
+    const acts = caughtUp;
+    caughtUp = [];
+    for (const act of acts) act();
+  };
+  socket.cork();
+  for (let at = 0; at < bytes.length; at += PIECE_BYTES_MAX) {
+    const piece = bytes.subarray(at, at + PIECE_BYTES_MAX);
+    socket.write(Buffer.from(scratch.subarray(0, header(PIECE, id, piece.length))));
+    socket.write(piece, at + PIECE_BYTES_MAX < bytes.length ? undefined : done);
+  }
+  socket.uncork();
+}
+
+/** True while a message would come in the middle of a piece. */
+function isBehind() {
+  return behind > 0;
+}
+
+/** Calls `act` once that is over. */
+function whenCaughtUp(act) {
+  caughtUp.push(act);
 }
 
 function initError(json) {
@@ -248,4 +292,19 @@ function listen(take) {
   return socket;
 }
 
-module.exports = { hello, ready, reply, error, initError, frames, look, listen, writeAll, descriptor };
+module.exports = {
+  hello,
+  ready,
+  reply,
+  error,
+  stream,
+  chunk,
+  isBehind,
+  whenCaughtUp,
+  initError,
+  frames,
+  look,
+  listen,
+  writeAll,
+  descriptor,
+};
