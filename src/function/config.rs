@@ -89,22 +89,6 @@ pub enum RecursiveLoop {
     Allow,
 }
 
-impl RecursiveLoop {
-    /// As the API has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            RecursiveLoop::Terminate => "Terminate",
-            RecursiveLoop::Allow => "Allow",
-        }
-    }
-
-    /// What the API calls so.
-    pub fn of(name: &str) -> RecursiveLoop {
-        let allows = name == RecursiveLoop::Allow.name();
-        if allows { RecursiveLoop::Allow } else { RecursiveLoop::Terminate }
-    }
-}
-
 /// What happens around asynchronous invocations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Async {

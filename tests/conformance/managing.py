@@ -18,12 +18,12 @@ QUICK = {"Delay": 0.05, "MaxAttempts": 200}
 server = client = None
 
 
-def start(toml=""):
-    """A server with a folder, whose function.toml says this too, and no patience with those who
-    wait."""
+def start(toml="", **settings):
+    """A server with a folder, whose function.toml has these settings and sections too, and no
+    patience with those who wait."""
     global server, client
     server = serving.Server()
-    server.function("shell", "folder", reserved_concurrency=1)
+    server.function("shell", "folder", reserved_concurrency=1, **settings)
     with open(server.root / "functions/folder/function.toml", "a") as file:
         file.write(toml)
     server.start("--slots", "8", "--queue-wait", "0")

@@ -1,6 +1,7 @@
 """What may be set beside functions: asynchronous invocation, function URLs, recursion; and what a
 board does not have. By boto3, every answer compared with its model."""
 
+import hashlib
 import http.client
 import json
 import subprocess
@@ -32,7 +33,7 @@ server = client = None
 
 def setUpModule():
     global server, client
-    server, client = managing.start(toml=TOML)
+    server, client = managing.start(TOML, recursive_loop="allow")
 
 
 def tearDownModule():
@@ -195,6 +196,11 @@ class Urls(Case):
         self.assertEqual((changed["AuthType"], changed["Cors"]), ("AWS_IAM", cors))
         self.assertEqual(changed["FunctionUrl"], url)
         self.assertEqual(ask(url)[0], 403, "nobody has signed this")
+        origin = {"Origin": "https://a.example"}
+        request = urllib.request.Request(url, headers=origin, method="OPTIONS")
+        with urllib.request.urlopen(request, timeout=serving.SOON) as reply:
+            told = [reply.headers[f"Access-Control-{name}"] for name in ["Allow-Origin", "Max-Age"]]
+        self.assertEqual(told, ["https://a.example", "5"])
         changed = client.update_function_url_config(Cors={}, InvokeMode="RESPONSE_STREAM", **of)
         self.assertNotIn("Cors", changed)
         shown = get(**of)
@@ -294,8 +300,37 @@ class Others(Case):
         self.refused(400, VALIDATION, message, put, RecursiveLoop="Stop", **of)
         put(RecursiveLoop="Terminate", **of)
         self.assertEqual(get(**of)["RecursiveLoop"], "Terminate")
+        self.assertEqual(get(FunctionName="folder")["RecursiveLoop"], "Allow")
+        message = "set recursive_loop in its function.toml"
+        more = {"FunctionName": "folder", "RecursiveLoop": "Terminate"}
+        self.refused(409, CONFLICT, message, put, **more)
         missing = f"Function not found: {arn('nobody')}"
         self.refused(404, NOT_FOUND, missing, get, FunctionName="nobody")
+
+    def test_who_goes_round_in_circles_is_stopped_unless_it_may(self):
+        create(self.name)
+        of = {"FunctionName": self.name}
+        # A chain of invocations that has passed the function 16 times.
+        own = hashlib.sha256(arn(self.name).encode()).hexdigest()[:8]
+        trace = f"Root=1-5759e988-bd862e3fe1be46a994272793;Lineage={own}:16"
+        url = f"{server.endpoint}/2015-03-31/functions/{self.name}/invocations"
+
+        def status():
+            request = urllib.request.Request(url, b"{}", {"X-Amzn-Trace-Id": trace})
+            try:
+                with urllib.request.urlopen(request, timeout=serving.SOON) as reply:
+                    return reply.status
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.headers["x-amzn-ErrorType"]
+
+        stopped = "RecursiveInvocationException"
+        put = client.put_function_recursion_config
+        self.assertEqual(status(), stopped)
+        put(RecursiveLoop="Allow", **of)
+        self.assertEqual(status(), 200)
+        put(RecursiveLoop="Terminate", **of)
+        self.assertEqual(status(), stopped)
 
     def test_event_sources_are_triggers_here(self):
         create(self.name)

@@ -79,6 +79,22 @@ impl FunctionConfig {
     }
 }
 
+impl RecursiveLoop {
+    /// As the API has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RecursiveLoop::Terminate => "Terminate",
+            RecursiveLoop::Allow => "Allow",
+        }
+    }
+
+    /// What the API calls so.
+    pub fn of(name: &str) -> RecursiveLoop {
+        let allows = name == RecursiveLoop::Allow.name();
+        if allows { RecursiveLoop::Allow } else { RecursiveLoop::Terminate }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
