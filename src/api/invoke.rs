@@ -118,16 +118,8 @@ pub async fn read<'a>(
             ApiError::invalid_content(format!("Could not parse request body into json: {error}"))
         })?;
     }
-    if wishes.event && pieces {
-        let allowed = "[RequestResponse, DryRun]";
-        return Err(not_in_set(b"Event", "invocationType", allowed).into());
-    }
     if wishes.event {
-        // An answer 202 is a promise to run it even after a power cut.
-        return Err(ApiError::invalid_parameter(
-            "InvocationType Event is not supported by this server yet: it keeps no durable queue.",
-        )
-        .into());
+        return Err(no_event(pieces).into());
     }
     if wishes.dry_run {
         let reply = ReplyHead::new(204)
@@ -158,6 +150,17 @@ pub async fn read<'a>(
         pieces,
     };
     Ok(Some((begin(host, caller, call), version)))
+}
+
+/// Why nothing is invoked asynchronously; a caller that takes pieces cannot want that.
+fn no_event(pieces: bool) -> ApiError {
+    if pieces {
+        return not_in_set(b"Event", "invocationType", "[RequestResponse, DryRun]");
+    }
+    // An answer 202 is a promise to run it even after a power cut.
+    ApiError::invalid_parameter(
+        "InvocationType Event is not supported by this server yet: it keeps no durable queue.",
+    )
 }
 
 /// Begins an invocation, for a caller whose request is proven.
