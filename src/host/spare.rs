@@ -3,6 +3,7 @@
 //! when nobody wants it for a while.
 
 use std::cell::{Cell, RefCell};
+use std::ffi::CString;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
@@ -184,8 +185,12 @@ impl Host {
         let (output, log) = self.log_pipe()?;
         let (talk, wire) = native::Talk::open(&self.reactor)?;
         let environment = self.own_environment(version, false);
-        let birth = Birth { ends: (wire, log), environment };
+        let mut birth = Birth { ends: (wire, log), environment };
         let process = if version.forks(self.reactor.now()) {
+            if matches!(version.config.runtime, Runtime::Python(_)) {
+                // It has time for the page copies that its first invocation would wait for.
+                birth.environment.push(CString::from(c"HOB_SPARE=1"));
+            }
             let process = self.processes.expect();
             let Some(zygote) = self.zygotes.of(version.id) else {
                 process.never_came(super::zygote::UNWANTED);

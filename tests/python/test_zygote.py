@@ -81,6 +81,19 @@ class Forking(Case):
             self.assertEqual(len(numbers), 3)
             self.end(*workers, first)
 
+    def test_spare(self):
+        """What a spare does beforehand shows in nothing."""
+        for way in WAYS:
+            first = self.fit(way=way)
+            worker = self.worker(first, "HOB_SPARE=1\0NEW=1")
+            seen = self.ask(worker)
+            self.assertEqual(seen["environment"], {"NEW": "1", "OPENBLAS_NUM_THREADS": "1"})
+            self.assertEqual(seen["calls"], [["on_fork", worker.pid]])
+            sockets = [what for what in seen["fds"].values() if what.startswith("socket")]
+            self.assertEqual(len(sockets), 1, seen["fds"])
+            self.end(worker, first)
+            self.assertEqual(worker.log.read(), b"")
+
     def test_way(self):
         """The one system call is really taken where it can be: the zygote has no children then."""
         for way in WAYS:
@@ -124,6 +137,13 @@ class Forking(Case):
             self.assertNotEqual(seeds[0][1], seeds[1][1])
             self.end(*workers, first)
 
+    def test_random_numbers_of_numpy(self):
+        first = self.fit("numpy")
+        workers = [self.worker(first) for _ in range(2)]
+        (imported, one), (_, other) = [self.ask(worker)["seeds"] for worker in workers]
+        self.assertEqual(len({imported, one, other}), 3)
+        self.end(*workers, first)
+
     def test_collection(self):
         first = self.fit("no-gc")
         worker = self.worker(first)
@@ -142,8 +162,9 @@ class Forking(Case):
                 theirs.close()
                 os.close(log.given)
                 asked.append((host.Stream(ours), log))
-            for number in range(5):
-                self.assertEqual(first.wire.next()[:2], bytes((5, number)))
+            # Each worker answers for itself.
+            answers = {first.wire.next()[:2] for _ in range(5)}
+            self.assertEqual(answers, {bytes((5, number)) for number in range(5)})
             for number, (wire, log) in enumerate(asked):
                 self.assertEqual(wire.expect_ready(), b"\1")
                 reply = json.loads(wire.invoke(EVENT, 9)[1])
@@ -152,6 +173,41 @@ class Forking(Case):
                 os.waitpid(reply["pid"], 0)
                 self.assertEqual(log.read(), b"")
             self.end(first)
+
+    def test_requests_in_parts(self):
+        for way in WAYS:
+            first = self.fit(way=way)
+            for _ in range(2):
+                log = host.Log()
+                ours, theirs = host.socket.socketpair()
+                frame = host.frame(b"\1\7" + host.text("NEW=1"))
+                given = [theirs.fileno(), log.given]
+                host.socket.send_fds(first.wire.socket, [frame[:1]], given)
+                first.wire.socket.send(frame[1:3])
+                first.wire.socket.send(frame[3:])
+                theirs.close()
+                os.close(log.given)
+                self.assertEqual(first.wire.next()[:2], b"\5\7")
+                wire = host.Stream(ours)
+                self.assertEqual(wire.expect_ready(), b"\1")
+                reply = json.loads(wire.invoke(EVENT, 9)[1])
+                self.assertEqual(reply["environment"]["NEW"], "1")
+                ours.close()
+                os.waitpid(reply["pid"], 0)
+                self.assertEqual(log.read(), b"")
+            self.end(first)
+
+    def test_a_request_without_descriptors(self):
+        """Not even those of the request before."""
+        for way in WAYS:
+            first = self.fit(way=way)
+            worker = self.worker(first)
+            first.wire.socket.send(host.frame(b"\1\7" + host.text("NEW=1")))
+            self.assertEqual(first.wait(), 1)
+            self.assertIn(b"a request without its descriptors", first.log.read())
+            self.ask(worker)
+            first.wire.socket.close()
+            self.end(worker)
 
     def test_without_ctypes(self):
         """A Python without it forks twice, and its workers live by the wire alone."""

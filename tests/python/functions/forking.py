@@ -106,6 +106,12 @@ if "seeds" in doing:
     sys.modules["numpy"] = types.ModuleType("numpy")
     sys.modules["numpy.random"] = types.SimpleNamespace(seed=lambda: seeds.append("numpy"))
     sys.modules["ssl"] = types.SimpleNamespace(RAND_add=lambda b, e: seeds.append(b.hex()))
+if "numpy" in doing:
+    try:
+        from numpy.random import random as numpy_random
+    except ImportError:
+        numpy_random = random.random
+    seeds.append(numpy_random())
 imported = os.getpid()
 first_number = random.random()
 
@@ -159,7 +165,7 @@ def handler(event, context):
         "random": random.random(),
         "calls": calls,
         "late": called(),
-        "seeds": seeds,
+        "seeds": seeds + [numpy_random() for _ in range("numpy" in doing)],
         "fds": descriptors(),
         "environment": {k: v for k, v in os.environ.items() if k.startswith(NAMES)},
         "forks": len(forks),

@@ -10,22 +10,22 @@ import time
 # Fields of the W3C trace context that `w3c()` shows.
 W3C_ALLOWED_FIELDS = ("traceparent", "tracestate", "baggage")
 
-# What the environment says about the function: the same for all invocations of a worker, so the
-# worker reads it once. None: nobody has.
-_facts = None
+# What the environment says about the function, and where among the facts.
+FACTS = {
+    b"AWS_LAMBDA_LOG_GROUP_NAME": 0,
+    b"AWS_LAMBDA_LOG_STREAM_NAME": 1,
+    b"AWS_LAMBDA_FUNCTION_NAME": 2,
+    b"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": 3,
+    b"AWS_LAMBDA_FUNCTION_VERSION": 4,
+}
+# The same for all invocations of a worker, so the worker reads it once. Empty: nobody has.
+_facts = []
 
 
 def read_facts():
     """Reads the environment, anew."""
-    global _facts
     get = os.environ.get
-    _facts = (
-        get("AWS_LAMBDA_LOG_GROUP_NAME"),
-        get("AWS_LAMBDA_LOG_STREAM_NAME"),
-        get("AWS_LAMBDA_FUNCTION_NAME"),
-        get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
-        get("AWS_LAMBDA_FUNCTION_VERSION"),
-    )
+    _facts[:] = [get(name.decode()) for name in FACTS]
     return _facts
 
 

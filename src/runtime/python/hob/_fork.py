@@ -3,12 +3,21 @@
 The first is one system call: a fork whose child has the same parent as the caller. It goes around
 the C library's own `fork`, so it is taken only where that is known to do no harm: glibc, one
 thread (`_zygote` has looked), and the thread's id corrected as glibc would. The second works
-everywhere: the child of a child that ends at once is adopted by the server. Measured on a PC:
-1.6 ms to Ready by the first, 2.3 by the second, which also keeps the zygote twice as long.
+everywhere: the child of a child that ends at once is adopted by the server.
+
+Every page that a process touches after a fork is copied, which costs more than anything that is
+done with it; and what the zygote touches between two forks, each worker keeps the old copy of. So
+the first way does next to nothing in the zygote, and what workers call was looked up beforehand,
+arguments and all.
 """
 
 import errno
 import os
+import sys
+
+import _socket
+
+from . import _worker
 
 _SIGCHLD = 17
 _SIGKILL = 9
@@ -28,19 +37,77 @@ _CLONE = {
     "i386": (120, False),
 }
 
+FORK = 1
 
-def choose():
-    """The fork of this process: `fork(server)` is 0 in the child, its id in the zygote, or None."""
-    forced = os.environ.pop("HOB_FORK", None)
+# Descriptors of one request: the worker's wire, the end of its log.
+GIFTS = 2
+# Bytes of one read: more than a request has.
+READ = 65536
+
+
+class Library:
+    """C functions with their arguments, converted once: `function(*arguments)` is the call.
+
+    They keep the interpreter's lock, as a child has only this thread.
+    """
+
+    def __init__(self, ctypes):
+        self.ctypes = ctypes
+        self._quick = ctypes.PyDLL(None)
+        self._telling = ctypes.PyDLL(None, use_errno=True)
+        self._long = ctypes.c_long.from_param
+        self._text = ctypes.c_char_p.from_param
+
+    def call(self, name, *arguments):
+        """A call of a function that returns a `long`, or what may be taken for one."""
+        function = self._quick[name]
+        function.restype = self.ctypes.c_long
+        return function, tuple(map(self._convert, arguments))
+
+    def _convert(self, value):
+        if isinstance(value, int):
+            return self._long(value)
+        return self._text(value) if isinstance(value, bytes) else value
+
+    def procedure(self, name):
+        """A function without arguments and result."""
+        function = self._quick[name]
+        function.restype = None
+        return function
+
+    def again(self, name, arguments):
+        """Calls once more what has failed: its result, and its error number."""
+        function = self._telling[name]
+        function.restype = self.ctypes.c_long
+        result = function(*arguments)
+        return result, self.ctypes.get_errno()
+
+
+def library():
+    """The C library, if Python knows a way there."""
     try:
         import ctypes
     except ImportError:
-        return _Double(None).fork
-    double = _Double(ctypes)
-    if forced == "double":
-        return double.fork
-    clone = _Clone.possible(ctypes, double)
-    return clone.fork if clone else double.fork
+        return None
+    return Library(ctypes)
+
+
+def ties(library):
+    """What a child does at once: a group of its own, and no life without the server."""
+    if library is None:
+        return [(os.setpgid, (0, 0))]
+    return [
+        library.call("setpgid", 0, 0),
+        library.call("prctl", _PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0),
+    ]
+
+
+def choose(library, child):
+    """How this process makes workers: `serve(control)` returns in each of them, at its end."""
+    double = _Double(child)
+    if os.environ.pop("HOB_FORK", None) == "double" or library is None:
+        return double
+    return _Clone.possible(library, double) or double
 
 
 def _machine(ctypes):
@@ -53,120 +120,260 @@ def _machine(ctypes):
     return "i386" if machine in ("x86_64", "i386", "i486", "i586", "i686") else None
 
 
-class _Settle:
-    """In the child: a group of its own, and no life without the server.
-
-    What it calls is looked up beforehand: each look-up in a child would be memory of its own.
-    """
-
-    def __init__(self, ctypes):
-        self._prctl = None
-        if ctypes is not None:
-            self._prctl = ctypes.PyDLL(None).prctl
-            self._prctl.restype = ctypes.c_int
-            self._prctl.argtypes = (ctypes.c_int,) + (ctypes.c_ulong,) * 4
-
-    def __call__(self, server):
-        os.setpgid(0, 0)
-        if self._prctl is not None:
-            self._prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
-        if os.getppid() != server:
-            os._exit(0)
-
-
 class _Clone:
     """By `clone(CLONE_PARENT)`, between what Python does around its own fork."""
 
     @classmethod
-    def possible(cls, ctypes, double):
-        machine = _machine(ctypes)
+    def possible(cls, library, double):
+        machine = _machine(library.ctypes)
         try:
             if machine not in _CLONE or not os.confstr("CS_GNU_LIBC_VERSION"):
                 return None
         except (OSError, ValueError):
             return None
-        return cls(ctypes, double, *_CLONE[machine])
+        return cls(library, double, *_CLONE[machine])
 
-    def __init__(self, ctypes, double, number, tid_first):
-        self._ctypes = ctypes
+    def __init__(self, library, double, number, tid_first):
+        self._library = library
         self._double = double
-        self._settle = _Settle(ctypes)
-        # Functions that keep the interpreter's lock, as the child has only this thread.
-        python = ctypes.PyDLL(None, use_errno=True)
-        self._before = python.PyOS_BeforeFork
-        self._parent = python.PyOS_AfterFork_Parent
-        self._child = python.PyOS_AfterFork_Child
-        for function in (self._before, self._parent, self._child):
-            function.restype = None
-            function.argtypes = ()
-        self._call = python.syscall
-        self._call.restype = ctypes.c_long
-        self._call.argtypes = (ctypes.c_long,) * 6
+        self._prepared = double.prepared
+        self._before, self._parent, self._child = map(
+            library.procedure, ("PyOS_BeforeFork", "PyOS_AfterFork_Parent", "PyOS_AfterFork_Child")
+        )
+        ctypes = library.ctypes
         flags = _CLONE_PARENT | _SIGCHLD
         # Where the C library keeps the thread's id. The kernel writes an address of its own width.
         place = ctypes.c_uint64(0)
-        python.prctl(_PR_GET_TID_ADDRESS, ctypes.byref(place), 0, 0, 0)
+        prctl, arguments = library.call("prctl", _PR_GET_TID_ADDRESS, ctypes.byref(place), 0, 0, 0)
+        prctl(*arguments)
         if place.value:
             flags |= _CLONE_CHILD_SETTID | _CLONE_CHILD_CLEARTID
         last = (place.value, 0) if tid_first else (0, place.value)
-        self._arguments = (number, flags, 0, 0, *last)
+        self._clone, self._arguments = library.call("syscall", number, flags, 0, 0, *last)
 
-    def fork(self, server):
+    def serve(self, control):
+        """Forks for each request. Python's hooks before a fork run once, for all of them."""
+        _warm_keys(self._library.ctypes)
+        post = _Post(self._library, control)
+        data, words, length, beside, gifts = post.views
+        room, whole = post.room, post.whole
+        receive, message = post.receive
+        clone, arguments = self._clone, self._arguments
+        settle, say, live = self._prepared.settle, self._prepared.say, self._prepared.live
+        child, read, close = self._child, control.read, os.close
         self._before()
-        pid = self._call(*self._arguments)
+        while True:
+            words[5] = room
+            # What came with the request before is no gift of this one.
+            beside[0] = 0
+            got = receive(*message)
+            if got != length[0] + 4 or beside[0] != whole:
+                break
+            pid = clone(*arguments)
+            if pid == 0:
+                settle()
+                number, environment = read(data[:got].tobytes())
+                say(number)
+                child()
+                return live(environment, gifts[0], gifts[1])
+            if pid < 0:
+                break
+            close(gifts[0])
+            close(gifts[1])
+        # Not one whole request, or no fork: that is seen to at leisure, and so is what follows it.
+        control.take(*post.content(got))
+        self._parent()
+        return _serve(control, self.fork, self._prepared)
+
+    def fork(self):
+        """0 in the child, its id in the zygote, or None."""
+        self._before()
+        pid, error = self._library.again("syscall", self._arguments)
         if pid == 0:
             self._child()
-            self._settle(server)
+            self._prepared.settle()
             return 0
         self._parent()
         if pid > 0:
             return pid
-        if self._ctypes.get_errno() in (errno.EAGAIN, errno.ENOMEM):
+        if error in (errno.EAGAIN, errno.ENOMEM):
             return None
         # Refused here for good: by an emulator, or in the first process of a container.
         self.fork = self._double.fork
-        return self._double.fork(server)
+        return self.fork()
+
+
+def _warm_keys(ctypes):
+    """Has the C library looked up what Python's hook in the child calls."""
+    key = (ctypes.c_int * 4)()
+    python = ctypes.PyDLL(None)
+    if python.PyThread_tss_create(ctypes.byref(key)) == 0:
+        python.PyThread_tss_delete(ctypes.byref(key))
+
+
+class _Post:
+    """Where requests arrive: memory that is the same for all of them."""
+
+    def __init__(self, library, control):
+        ctypes = library.ctypes
+        word = ctypes.sizeof(ctypes.c_size_t)
+        self.whole = _socket.CMSG_LEN(4 * GIFTS)
+        self.room = _socket.CMSG_SPACE(4 * 4 * GIFTS)
+        data = ctypes.create_string_buffer(READ)
+        beside = ctypes.create_string_buffer(self.room)
+        address = ctypes.addressof
+        # `iovec`, and glibc's `msghdr`: a name and its length, the former and how many, what comes
+        # beside and its length, flags; each as wide as a pointer, or padded to it.
+        vector = (ctypes.c_size_t * 2)(address(data), READ)
+        message = (ctypes.c_size_t * 7)(0, 0, address(vector), 1, address(beside), self.room, 0)
+        self._kept = vector
+        view = memoryview(data).cast("B")
+        at = self.whole - 4 * GIFTS
+        extra = memoryview(beside).cast("B")
+        # The data, the words of the message, the length of a frame, that of what came beside, and
+        # the descriptors there.
+        self.views = (
+            view,
+            memoryview(message).cast("B").cast("N"),
+            view[:4].cast("I"),
+            extra[:word].cast("N"),
+            extra[at:].cast("i"),
+        )
+        descriptor = control.fileno()
+        flags = _socket.MSG_CMSG_CLOEXEC
+        self.receive = library.call("recvmsg", descriptor, ctypes.byref(message), flags)
+
+    def content(self, got):
+        """What has come: bytes, and descriptors."""
+        if got <= 0:
+            return b"", ()
+        data, words, _, beside, gifts = self.views
+        # Nothing else than descriptors comes beside a message here.
+        count = (beside[0] - self.whole) // 4 + GIFTS if words[5] else 0
+        return data[:got].tobytes(), gifts[:count].tolist()
+
+
+class Control:
+    """The host's requests. Descriptors arrive with a frame's first byte and are kept in order."""
+
+    def __init__(self, descriptor):
+        self._descriptor = descriptor
+        self._data = b""
+        self._gifts = []
+
+    def fileno(self):
+        return self._descriptor
+
+    def next(self):
+        """A worker's number as it came, environment, wire and log; ends with the stream."""
+        while not self._complete():
+            if not self._receive():
+                # What the function wants done at its end is the workers' to do.
+                os._exit(0)
+        size = 4 + int.from_bytes(self._data[:4], "little")
+        frame, self._data = self._data[:size], self._data[size:]
+        if len(self._gifts) < GIFTS:
+            raise _worker.Broken("a request without its descriptors")
+        (wire, log), self._gifts = self._gifts[:GIFTS], self._gifts[GIFTS:]
+        return *self.read(frame), wire, log
+
+    @staticmethod
+    def read(frame):
+        """The number of a request as it came, and the environment."""
+        if frame[4] != FORK:
+            raise _worker.Broken(f"message {frame[4]} for a zygote")
+        at = 5
+        while frame[at] > 127:
+            at += 1
+        at += 1
+        number = frame[5:at]
+        length = frame[at]
+        if length > 127:
+            length, at = _worker.read_varint(frame, at)
+        else:
+            at += 1
+        return number, frame[at : at + length]
+
+    def _complete(self):
+        data = self._data
+        return len(data) >= 4 and len(data) - 4 >= int.from_bytes(data[:4], "little")
+
+    def _receive(self):
+        room = _socket.CMSG_SPACE(4 * 4 * GIFTS)
+        socket = _socket.socket(fileno=self._descriptor)
+        try:
+            data, extra, flags, _ = socket.recvmsg(READ, room, _socket.MSG_CMSG_CLOEXEC)
+        finally:
+            socket.detach()
+        for level, kind, gifts in extra:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                for at in range(0, len(gifts) - 3, 4):
+                    self._gifts.append(int.from_bytes(gifts[at : at + 4], sys.byteorder))
+        if flags & _socket.MSG_CTRUNC:
+            raise _worker.Broken("descriptors did not arrive")
+        self._data += data
+        return bool(data)
+
+    def take(self, data, gifts):
+        """What was received elsewhere."""
+        self._data += data
+        self._gifts += gifts
+
+    def forget(self):
+        """In a worker: what came for others."""
+        for gift in self._gifts:
+            os.close(gift)
 
 
 class _Double:
     """By forking twice."""
 
-    def __init__(self, ctypes):
-        self._settle = _Settle(ctypes)
+    def __init__(self, prepared):
+        self.prepared = prepared
 
-    def fork(self, server):
-        said, tell = os.pipe()
+    def serve(self, control):
+        return _serve(control, self.fork, self.prepared)
+
+    def fork(self):
+        """0 in the child, its id in the zygote, or None."""
         go, hold = os.pipe()
         try:
             between = os.fork()
         except OSError:
             between = None
         if between == 0:
-            self._between(said, tell, go, hold, server)
+            self._between(go, hold)
             return 0
-        os.close(tell)
         os.close(go)
-        pid = b""
-        if between is not None:
-            pid = os.read(said, 16)
-            os.waitpid(between, 0)
-        os.close(said)
+        status = os.waitpid(between, 0)[1] if between else 1
         # Only now is the worker the server's: it waits for this.
         os.close(hold)
-        return int(pid) if pid else None
+        return None if status else between
 
-    def _between(self, said, tell, go, hold, server):
+    def _between(self, go, hold):
         """In the child: forks and ends. Returns in the child's child."""
         try:
             pid = os.fork()
         except OSError:
             os._exit(1)
         if pid:
-            os.write(tell, b"%d" % pid)
             os._exit(0)
         os.close(hold)
-        os.close(said)
-        os.close(tell)
         os.read(go, 1)
         os.close(go)
-        self._settle(server)
+        self.prepared.settle()
+
+
+def _serve(control, fork, prepared):
+    """Forks for each request, one step after the other."""
+    while True:
+        number, environment, wire, log = control.next()
+        pid = fork()
+        if pid == 0:
+            control.forget()
+            prepared.say(number)
+            return prepared.live(environment, wire, log)
+        os.close(wire)
+        os.close(log)
+        if pid is None:
+            prepared.say(number, 0)

@@ -8,7 +8,7 @@ import sys
 
 import hob
 
-from . import _handler, _logs, _worker
+from . import _handler, _logs
 
 
 def main(home):
@@ -22,10 +22,11 @@ def main(home):
     if zygote:
         from . import _zygote
 
-        wire, handler = _zygote.run(wire, tmp)
-    else:
-        handler = load(wire)
-        get_ready(wire)
+        return _zygote.run(wire, tmp)
+    from . import _worker
+
+    handler = load(wire)
+    get_ready(wire)
     _worker.serve(wire, handler)
 
 
@@ -76,7 +77,7 @@ def load(wire):
 
 def fail(wire):
     """Ends the process with the exception being handled as its init error."""
-    from . import _errors
+    from . import _errors, _worker
 
     payload = _errors.report_init()
     _worker.send(wire, _worker.HELLO, _worker.frame(_worker.INIT_ERROR, payload))
@@ -95,4 +96,6 @@ def get_ready(wire, restored=()):
             function()
     except Exception:
         fail(wire)
+    from . import _worker
+
     _worker.send(wire, _worker.HELLO + _worker.READY)

@@ -25,7 +25,7 @@ class Tmp:
 
     def __init__(self, text):
         self._steps = [step.split(_FIELD) for step in text.split(_STEP)] if text else []
-        self._mount = self._unshare = self._errno = None
+        self._library = None
 
     def unfit(self):
         """Why a worker that is forked would not find `/tmp` as a plain one does; None if it would."""
@@ -35,13 +35,9 @@ class Tmp:
         if left:
             return f"the import left files in /tmp: {', '.join(left[:5])}"
         try:
-            import ctypes
+            import ctypes  # noqa: F401
         except ImportError:
             return "without ctypes no worker can have a /tmp of its own"
-        library = ctypes.PyDLL(None, use_errno=True)
-        self._mount, self._unshare, self._errno = library.mount, library.unshare, ctypes.get_errno
-        text = ctypes.c_char_p
-        self._mount.argtypes = (text, text, text, ctypes.c_ulong, text)
         return None
 
     def _kept(self):
@@ -51,46 +47,65 @@ class Tmp:
                 # Made at /var/task, where the code is, and moved from there.
                 yield fields[1].split("/")[3]
 
-    def renew(self):
-        """In a worker that was just forked."""
-        if not self._steps:
-            return
-        self._check(self._unshare(_CLONE_NEWNS))
+    def steps(self, library):
+        """For a worker that was just forked: functions with their arguments, and what to do if they
+        say that they failed."""
+        self._library = library
+        steps = [self._call("unshare", _CLONE_NEWNS)] if self._steps else []
         for kind, *fields in self._steps:
-            getattr(self, "_" + kind)(*fields)
+            steps.append(getattr(self, "_" + kind)(*fields))
+        return steps
 
-    def _check(self, result):
-        if result != 0:
-            error = self._errno()
-            raise OSError(error, "give the worker a /tmp of its own: " + os.strerror(error))
+    def _call(self, name, *arguments):
+        def fail(*arguments):
+            result, error = self._library.again(name, arguments)
+            if result:
+                # In the log of the zygote, which is of the same function. No hooks: they are a
+                # worker's.
+                text = f"give the worker a /tmp of its own: {os.strerror(error)}\n"
+                os.write(2, text.encode())
+                os._exit(1)
 
-    def _do(self, source, target, kind, flags, options=None):
+        return *self._library.call(name, *arguments), fail
+
+    def _mount(self, source, target, kind, flags, options=None):
         encode = os.fsencode
         given = [encode(text) if text is not None else None for text in (source, target, kind)]
-        self._check(self._mount(*given, flags, encode(options) if options else None))
+        options = encode(options) if options else None
+        return self._call("mount", *given, flags, options)
 
     def _memory(self, target, options):
-        self._do("tmpfs", target, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
-
-    def _directory(self, target):
-        os.mkdir(target)
-        os.chmod(target, 0o755)
-
-    def _keep(self, source, target, flags):
-        try:
-            mode = os.stat(source).st_mode
-        except OSError:
-            return
-        try:
-            if stat.S_ISDIR(mode):
-                os.mkdir(target)
-            else:
-                os.mknod(target)
-        except FileExistsError:
-            pass
-        self._do(source, target, None, _MS_BIND)
-        if flags:
-            self._do(None, target, None, int(flags) | _MS_REMOUNT | _MS_BIND | _MS_RDONLY)
+        return self._mount("tmpfs", target, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
 
     def _move(self, source, target):
-        self._do(source, target, None, _MS_MOVE)
+        return self._mount(source, target, None, _MS_MOVE)
+
+    def _directory(self, target):
+        def make():
+            os.mkdir(target)
+            os.chmod(target, 0o755)
+
+        return make, (), None
+
+    def _keep(self, source, target, flags):
+        def keep():
+            try:
+                mode = os.stat(source).st_mode
+            except OSError:
+                return
+            try:
+                if stat.S_ISDIR(mode):
+                    os.mkdir(target)
+                else:
+                    os.mknod(target)
+            except FileExistsError:
+                pass
+            for function, arguments, fail in mounts:
+                if function(*arguments):
+                    fail(*arguments)
+
+        mounts = [self._mount(source, target, None, _MS_BIND)]
+        if flags:
+            flags = int(flags) | _MS_REMOUNT | _MS_BIND | _MS_RDONLY
+            mounts.append(self._mount(None, target, None, flags))
+        return keep, (), None

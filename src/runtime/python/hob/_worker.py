@@ -153,11 +153,16 @@ def _reply(encode, result):
         raise _errors.Fault(_errors.MARSHAL_ERROR, f"Unable to marshal response: {error}")
 
 
-def serve(wire, handler):
-    """Runs invocations until the host has no more."""
+def prepare():
+    """What invocations need of the environment."""
     lambda_context.read_facts()
+    return _encode.Encoder().encode
+
+
+def serve(wire, handler, encode=None):
+    """Runs invocations until the host has no more; `encode` is what [prepare] gave."""
+    encode = encode or prepare()
     make_context = lambda_context.LambdaContext
-    encode = _encode.Encoder().encode
     environ = os.environ
     read, write = os.read, os.write
     while True:

@@ -15,74 +15,18 @@ import _socket
 
 import hob
 
-from . import _fork, _logs, _main, _tmp, _worker
+from . import _logs, _main, _tmp
 
-FORK = 1
-FORKED = b"\x05"
 UNFORKABLE = b"\x06"
 
 _TRACE = "_X_AMZN_TRACE_ID"
 
-# Descriptors of one request: the worker's wire, the end of its log.
-_GIFTS = 2
-# Of one read: a request with its environment.
-_READ = 65536
 # Characters of a refusal: a line for people.
 _REASON = 500
 
 
-class _Control:
-    """The host's requests. Descriptors arrive with a frame's first byte and are kept in order."""
-
-    def __init__(self, descriptor):
-        self._socket = _socket.socket(fileno=descriptor)
-        self._data = b""
-        self._gifts = []
-
-    def next(self):
-        """A worker's number, environment, wire and log; None at the end of the stream."""
-        while not self._complete():
-            if not self._receive():
-                return None
-        size = 4 + int.from_bytes(self._data[:4], "little")
-        frame, self._data = self._data[:size], self._data[size:]
-        if frame[4] != FORK:
-            raise _worker.Broken(f"message {frame[4]} for a zygote")
-        if len(self._gifts) < _GIFTS:
-            raise _worker.Broken("a request without its descriptors")
-        (wire, log), self._gifts = self._gifts[:_GIFTS], self._gifts[_GIFTS:]
-        number, at = _worker.read_varint(frame, 5)
-        length, at = _worker.read_varint(frame, at)
-        return number, frame[at : at + length], wire, log
-
-    def _complete(self):
-        data = self._data
-        return len(data) >= 4 and len(data) - 4 >= int.from_bytes(data[:4], "little")
-
-    def _receive(self):
-        room = _socket.CMSG_SPACE(4 * 4 * _GIFTS)
-        data, extra, flags, _ = self._socket.recvmsg(_READ, room, _socket.MSG_CMSG_CLOEXEC)
-        for level, kind, gifts in extra:
-            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                for at in range(0, len(gifts) - 3, 4):
-                    self._gifts.append(int.from_bytes(gifts[at : at + 4], sys.byteorder))
-        if flags & _socket.MSG_CTRUNC:
-            raise _worker.Broken("descriptors did not arrive")
-        self._data += data
-        return bool(data)
-
-    def say(self, *parts):
-        _worker.send(self._socket.fileno(), *parts)
-
-    def close(self):
-        """In a worker: nothing of the zygote's conversation stays open."""
-        self._socket.close()
-        for gift in self._gifts:
-            os.close(gift)
-
-
 def run(descriptor, how_tmp=""):
-    """Serves requests for workers. Returns only in a worker: its wire, and the handler."""
+    """Serves requests for workers, and is each of them in turn. Returns at a worker's end."""
     tmp = _tmp.Tmp(how_tmp)
     server = os.getppid()
     # A thread pool that nobody asked for would make every numeric program unfit.
@@ -98,73 +42,40 @@ def run(descriptor, how_tmp=""):
         _main.fail(descriptor)
     own_descriptors = hob._functions or after
     reason = unfit(None if own_descriptors else ours) or tmp.unfit()
-    control = _Control(descriptor)
-    if reason:
-        line = " ".join(reason.split())[:_REASON].encode("utf-8", "replace")
-        control.say(_worker.HELLO, _worker.frame(UNFORKABLE, line))
-        request = control.next()
-        if request is None:
-            _leave()
-        number, environment, wire, log = request
-        control.say(_forked(number, os.getpid()))
-    else:
-        wire, log, environment = _serve(control, server, tmp)
-    control.close()
-    _become(wire, log, environment)
-    _main.get_ready(wire, after)
-    return wire, handler
+    from . import _child, _fork, _worker
+
+    if not reason:
+        return _serve(descriptor, server, tmp, _child.worker(handler, after))
+    line = " ".join(reason.split())[:_REASON].encode("utf-8", "replace")
+    _worker.send(descriptor, _worker.HELLO, _worker.frame(UNFORKABLE, line))
+    number, *given = _fork.Control(descriptor).next()
+    child = _child.Child(descriptor, server, _child.worker(handler, after))
+    child.say(number)
+    child.live(*given)
 
 
-def _serve(control, server, tmp):
-    """Forks whenever the host asks; returns in the new worker."""
+def _serve(descriptor, server, tmp, work):
+    """Forks whenever the host asks; returns in each worker, at its end."""
+    from . import _child, _fork, _worker
+
     terminated = _signal.getsignal(_signal.SIGTERM)
+    restores = _seeds()
     # None: an action that is not Python's, which could not be restored.
     if terminated not in (_signal.SIG_DFL, None):
         # It ends the zygote; the function's own action is for the workers.
         _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
-    fork = _fork.choose()
-    collects = gc.isenabled()
+        restores.append((_signal.signal, (_signal.SIGTERM, terminated)))
+    if gc.isenabled():
+        restores.append((gc.enable, ()))
+    library = _fork.library()
+    steps = (_fork.ties(library), tmp.steps(library), restores)
+    way = _fork.choose(library, _child.Child(descriptor, server, work, steps, _warm))
     _warm()
     gc.collect()
     gc.disable()
     gc.freeze()
-    control.say(_worker.HELLO + _worker.READY)
-    while True:
-        request = control.next()
-        if request is None:
-            _leave()
-        number, environment, wire, log = request
-        pid = fork(server)
-        if pid == 0:
-            _renew(tmp)
-            break
-        os.close(wire)
-        os.close(log)
-        control.say(_forked(number, pid or 0))
-    if terminated not in (_signal.SIG_DFL, None):
-        _signal.signal(_signal.SIGTERM, terminated)
-    if collects:
-        gc.enable()
-    _reseed()
-    return wire, log, environment
-
-
-def _renew(tmp):
-    try:
-        tmp.renew()
-    except OSError as error:
-        # Into the log of the zygote, which is of the same function. No hooks: they are a worker's.
-        os.write(2, f"{error.strerror}\n".encode())
-        os._exit(1)
-
-
-def _forked(number, pid):
-    return _worker.frame(FORKED + _worker.varint(number) + _worker.varint(pid))
-
-
-def _leave():
-    """Ends the zygote. What the function wants done at its end is the workers' to do."""
-    os._exit(0)
+    _worker.send(descriptor, _worker.HELLO + _worker.READY)
+    way.serve(_fork.Control(descriptor))
 
 
 def _hooks():
@@ -177,6 +88,8 @@ def _hooks():
 
 def _warm():
     """Goes through what every invocation goes through, but for the handler: workers share it."""
+    from . import _worker
+
     # One frame is one read.
     host, wire = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     text = bytes((1,)) + b"x"
@@ -185,7 +98,7 @@ def _warm():
     for _ in range(2):
         host.send(_worker.frame(head, b'{"a": [1.5, "b"]}'))
     host.shutdown(_socket.SHUT_WR)
-    _worker.serve(wire.fileno(), lambda event, context: event)
+    _worker.serve(wire.fileno(), lambda event, context: event, _worker.prepare())
     host.close()
     wire.close()
     _logs.REQUEST = request
@@ -193,31 +106,41 @@ def _warm():
         os.environ.pop(_TRACE, None)
     else:
         os.environ[_TRACE] = trace
-    _worker.lambda_context._facts = None
 
 
-def _become(wire, log, environment):
-    """Makes the process the worker that the host asked for."""
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
-    for pair in environment.split(b"\0"):
-        name, found, value = pair.partition(b"=")
-        if found:
-            os.environb[name] = value
-
-
-def _reseed():
+def _seeds():
     """Generators of random numbers that the function has made must differ between workers.
 
     `random` sees to itself, by a hook of its own.
     """
+    steps = []
     numpy = sys.modules.get("numpy.random")
     if numpy is not None:
-        numpy.seed()
+        steps.append(_seed_numpy(numpy))
     ssl = sys.modules.get("ssl")
     if ssl is not None:
-        ssl.RAND_add(os.urandom(32), 32.0)
+        steps.append((lambda: ssl.RAND_add(os.urandom(32), 32.0), ()))
+    return steps
+
+
+def _seed_numpy(numpy):
+    """Seeds numpy's common generator. By a state that is all chance, since its own way through a
+    hash has more pages copied than the rest of a worker's start."""
+    try:
+        name, key, *_ = numpy.get_state()
+        words = memoryview(key).cast("B")
+    except Exception:
+        name = None
+    if name != "MT19937":
+        return numpy.seed, ()
+    state = (name, key, len(key), 0, 0.0)
+    renew = numpy.set_state
+
+    def seed():
+        words[:] = os.urandom(len(words))
+        renew(state)
+
+    return seed, ()
 
 
 def _descriptors():
