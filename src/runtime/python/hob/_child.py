@@ -91,8 +91,8 @@ def worker(handler, restored):
 
 
 def _environment():
-    """What sets a variable for C and for programs, and where Python's own ones are: what setting one
-    in `os.environb` comes to, by fewer steps."""
+    """What sets a variable for C and for programs, and where Python's own ones are: what setting
+    one in `os.environb` comes to, by fewer steps."""
     values = getattr(os.environb, "_data", None)
     if type(values) is dict and values is getattr(os.environ, "_data", None):
         return os.putenv, values
