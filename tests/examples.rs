@@ -80,6 +80,15 @@ fn the_readme_quotes_what_the_worked_example_expects() {
     }
 }
 
+#[test]
+fn the_readme_shows_the_commands_of_the_aws_cli() {
+    let readme = fs::read_to_string(project().join("README.md")).unwrap();
+    let script = fs::read_to_string(project().join("examples/manage/commands.sh")).unwrap();
+    // All but its first line, which says what it is.
+    let (_, commands) = script.split_once('\n').unwrap();
+    assert!(readme.contains(&format!("```bash\n{commands}```\n")), "they differ");
+}
+
 /// The commands of README's `sh` blocks, in order; a block may be continued by later ones.
 fn commands() -> Vec<String> {
     let text = fs::read_to_string(project().join("README.md")).unwrap();
@@ -147,8 +156,9 @@ fn every_command_of_the_readme_works() {
             wait_for(&place("log"));
             continue;
         }
-        if ["tests/run", "cross/build", "examples/order/run"].contains(&&*command) {
-            // The first is what runs this test, and the last besides; the second builds what the
+        let elsewhere = ["tests/run", "cross/build", "examples/order/run", "examples/manage/run"];
+        if elsewhere.contains(&&*command) {
+            // The first is what runs this test, and the examples besides; the second builds what the
             // budget is measured on.
             assert!(project().join(command.split(' ').next().unwrap()).exists(), "{command}");
             continue;
