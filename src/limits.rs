@@ -229,6 +229,8 @@ pub const CORS_METHODS_MAX: usize = 6;
 
 /// Bytes of a `function.toml`: a list of 4 KiB of environment has a few.
 pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;
+/// Published layers that a complaint about one that is missing names.
+pub const ALLOWED_SHOWN_MAX: usize = 8;
 /// Complaints about one file that are worth reading.
 pub const ISSUES_MAX: usize = 20;
 /// Bytes of a function's files, as on Lambda.
@@ -264,6 +266,12 @@ pub const URL_LENGTH_MAX: usize = 100;
 pub const CODE_TOTAL_MAX: u64 = 80_530_636_800;
 /// Bytes of a download that are read and sent at one time.
 pub const DOWNLOAD_SEND: usize = 64 * 1024;
+/// Layers of a function, as on Lambda.
+pub const LAYERS_MAX: usize = 5;
+/// Runtimes that a layer may say it is for, as on Lambda.
+pub const LAYER_RUNTIMES_MAX: usize = 15;
+/// Characters of a layer's license, as on Lambda.
+pub const LICENSE_MAX: usize = 512;
 /// Tags of a function, as on Lambda.
 pub const TAGS_MAX: usize = 50;
 /// How long an invocation waits for its function to be read while the server starts.

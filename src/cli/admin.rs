@@ -1,10 +1,12 @@
 //! Verbs that look at a server or change its functions.
 
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use super::client::{Body, Target, segment};
@@ -12,6 +14,7 @@ use super::{print, table};
 use crate::error::Error;
 use crate::function::package;
 use crate::io::Clock;
+use crate::limits::ZIP_BYTES_MAX;
 
 /// `hob ls`
 pub fn list(target: &Target, json: bool) -> Result<(), Error> {
@@ -120,26 +123,72 @@ pub fn remove(target: &Target, name: &str) -> Result<(), Error> {
 
 /// `hob push DIR|ZIP`
 pub fn push(target: &Target, path: &Path, name: Option<String>) -> Result<(), Error> {
-    let fail = |cause: &dyn std::fmt::Display| Error::doing("push", path.display(), cause);
-    let full = std::fs::canonicalize(path).map_err(|error| fail(&error))?;
-    let stem = full.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let name = name.unwrap_or(stem);
-    let mut zip = if full.is_dir() {
-        if !full.join("function.toml").exists() {
-            return Err(fail(&"there is no function.toml in it"));
-        }
-        let mut zip = scratch().map_err(|error| fail(&error))?;
-        package::pack(&full, &mut zip).map_err(|error| fail(&error))?;
-        zip
-    } else {
-        File::open(&full).map_err(|error| fail(&error))?
-    };
-    let length = zip.seek(std::io::SeekFrom::End(0)).map_err(|error| fail(&error))?;
-    zip.rewind().map_err(|error| fail(&error))?;
+    if path.is_dir() && !path.join("function.toml").exists() {
+        return Err(Error::doing("push", path.display(), "there is no function.toml in it"));
+    }
+    let Zip { name, mut file, length } = Zip::of(path, name)?;
     let place = format!("/hob/functions/{}", segment(&name));
-    let answer = target.ask("PUT", &place, Body::Stream(&mut zip, length))?;
+    let answer = target.ask("PUT", &place, Body::Stream(&mut file, length))?;
     print(&format!("pushed {name} ({length} bytes, {} ms)\n", cell(&answer["ms"])));
     Ok(())
+}
+
+/// `hob push --layer DIR|ZIP`: what everybody else sends too, to publish a version of a layer.
+pub fn push_layer(target: &Target, path: &Path, name: Option<String>) -> Result<(), Error> {
+    let fail = |cause: &dyn std::fmt::Display| Error::doing("push", path.display(), cause);
+    let Zip { name, mut file, length } = Zip::of(path, name)?;
+    if length > ZIP_BYTES_MAX as u64 {
+        return Err(fail(&format_args!("a zip of more than {ZIP_BYTES_MAX} bytes")));
+    }
+    let mut request = encoded(&mut file).map_err(|error| fail(&error))?;
+    let length = request.stream_position().map_err(|error| fail(&error))?;
+    request.rewind().map_err(|error| fail(&error))?;
+    let place = format!("/2018-10-31/layers/{}/versions", segment(&name));
+    let answer = target.ask("POST", &place, Body::Stream(&mut request, length))?;
+    let (version, arn) = (cell(&answer["Version"]), cell(&answer["LayerVersionArn"]));
+    print(&format!("layer {name}:{version} {arn}\n"));
+    Ok(())
+}
+
+/// A request with this zip in it: on the disk, since it may be larger than a small board likes.
+fn encoded(zip: &mut File) -> std::io::Result<File> {
+    let mut request = scratch()?;
+    request.write_all(b"{\"Content\":{\"ZipFile\":\"")?;
+    // Pieces that are whole in base64.
+    let mut piece = Vec::with_capacity(48 * 1024);
+    while Read::by_ref(zip).take(48 * 1024).read_to_end(&mut piece)? > 0 {
+        request.write_all(BASE64_STANDARD.encode(&piece).as_bytes())?;
+        piece.clear();
+    }
+    request.write_all(b"\"}}")?;
+    Ok(request)
+}
+
+/// What is pushed.
+struct Zip {
+    /// The name that was given, or else the file's.
+    name: String,
+    file: File,
+    length: u64,
+}
+
+impl Zip {
+    /// A zip, or a folder that is made one.
+    fn of(path: &Path, name: Option<String>) -> Result<Zip, Error> {
+        let fail = |cause: &dyn std::fmt::Display| Error::doing("push", path.display(), cause);
+        let full = std::fs::canonicalize(path).map_err(|error| fail(&error))?;
+        let stem = full.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut file = if full.is_dir() {
+            let mut zip = scratch().map_err(|error| fail(&error))?;
+            package::pack(&full, &mut zip).map_err(|error| fail(&error))?;
+            zip
+        } else {
+            File::open(&full).map_err(|error| fail(&error))?
+        };
+        let length = file.seek(std::io::SeekFrom::End(0)).map_err(|error| fail(&error))?;
+        file.rewind().map_err(|error| fail(&error))?;
+        Ok(Zip { name: name.unwrap_or(stem), file, length })
+    }
 }
 
 /// A file without a name, gone when it is closed.

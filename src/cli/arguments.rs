@@ -26,6 +26,8 @@ pub enum Command {
         target: Target,
         path: PathBuf,
         name: Option<String>,
+        /// It is a layer, and no function.
+        layer: bool,
     },
     List {
         target: Target,
@@ -235,10 +237,9 @@ impl Options {
                 tail: self.tail,
                 qualifier: self.qualifier,
             }),
-            "push" if self.layer => {
-                return Err(Error::usage("push --layer: layers are not in this build yet"));
+            "push" => {
+                Command::Push { target, path: name.into(), name: self.name, layer: self.layer }
             }
-            "push" => Command::Push { target, path: name.into(), name: self.name },
             "ls" => Command::List { target, json },
             "show" => Command::Show { target, name: text(name)?, json },
             "rm" => Command::Remove { target, name: text(name)? },
@@ -306,7 +307,8 @@ mod tests {
             "--frobnicate",
             "serve --slotz 3",
             "serve a b",
-            "push . --layer",
+            "push --layer",
+            "show --layer x",
         ] {
             assert_eq!(
                 parsed(line).map_err(|error| error.code),

@@ -15,6 +15,7 @@ hob runs functions on this machine the way AWS Lambda runs them.
   hob logs NAME [-f]          its log; --since 5m
   hob invoke NAME             run it; --payload JSON|@FILE|-  --tail
   hob push DIR|ZIP            create or update it; --name NAME
+  hob push --layer DIR|ZIP    publish a version of a layer; --name NAME
   hob rm NAME                 remove a pushed one
   hob doctor                  what this machine can do, and what is missing
 
@@ -41,7 +42,7 @@ A function is a folder with function.toml and whatever its handler needs:
   shutdown_grace_ms = 500     # from SIGTERM to SIGKILL; 2000 with external extensions
   max_invocations = 0         # recycle a worker after so many; 0: never
   zygote = \"auto\"             # auto, on, off: fork workers
-  layers = [\"../layers/a\"]    # folders, merged; later ones win
+  layers = [\"../a\", \"deps:1\"] # folders and published ones, merged; later ones win
   recursive_loop = \"allow\"    # it may invoke itself more than 16 times in a chain
   [url] auth = \"none\"         # the function URL, /fn/NAME/..., is open; iam: signed
   [sandbox] write = [\"/tmp/a\"] # stays in sight, as does read = [...]

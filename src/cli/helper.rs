@@ -41,6 +41,14 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
             let taken = store(data).take(Path::new(upload), member);
             print(&serde_json::to_string(&taken).map_err(|error| fail(&error))?);
         }
+        ["merge", data, code, layers @ ..] => {
+            let merged = store(data).merge(code, layers);
+            print(&serde_json::to_string(&merged).map_err(|error| fail(&error))?);
+        }
+        ["fit", data, code, layers] => {
+            let fits = store(data).fit(code, layers);
+            print(&serde_json::to_string(&fits).map_err(|error| fail(&error))?);
+        }
         ["commit", data, part, name, record, version @ ..] => {
             let version = match version {
                 [number, staged] => Some((number_of(number)?, Path::new(staged))),

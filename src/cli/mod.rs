@@ -41,7 +41,10 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         }
         Command::Demo { keep } => demo::run(keep)?,
         Command::Invoke(invoke) => return invoke::run(invoke),
-        Command::Push { target, path, name } => admin::push(&target, &path, name)?,
+        Command::Push { target, path, name, layer: true } => {
+            admin::push_layer(&target, &path, name)?;
+        }
+        Command::Push { target, path, name, layer: false } => admin::push(&target, &path, name)?,
         Command::List { target, json } => admin::list(&target, json)?,
         Command::Show { target, name, json } => admin::show(&target, &name, json)?,
         Command::Remove { target, name } => admin::remove(&target, &name)?,

@@ -2,10 +2,11 @@
 
 mod direct;
 
+use super::name::layer_version;
 use super::trigger::{self, Trigger, is_topic};
 use super::url::{self, Url};
 use crate::config::{Issue, Section, Source};
-use crate::limits::SLOTS_MAX;
+use crate::limits::{LAYERS_MAX, SLOTS_MAX};
 
 /// Who runs the handler, and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -250,9 +251,6 @@ fn read(section: &Section<'_>) -> FunctionConfig {
     }
     let later = ["memory_mb", "async", "trigger"];
     config.not_in_force = later.into_iter().filter(|key| section.has(key)).collect();
-    if config.layers.iter().any(|layer| !super::layer::is_folder(layer)) {
-        config.not_in_force.push("layers (published ones)");
-    }
     if config.sandbox.user.is_some() || config.sandbox.network.is_some() {
         config.not_in_force.push("sandbox (user and network)");
     }
@@ -307,14 +305,19 @@ fn environment(section: &Section<'_>) -> Vec<(String, String)> {
 
 fn layers(section: &Section<'_>) -> Vec<String> {
     let layers = section.texts("layers", "name:version or folders", |layer| {
-        layer.contains('/')
-            || layer.split_once(':').is_some_and(|(name, version)| {
-                super::name::is_name(name) && version.parse::<u32>().is_ok_and(|n| n > 0)
-            })
+        super::layer::is_folder(layer) || layer_version(layer).is_some()
     });
     let layers = layers.unwrap_or_default();
-    if layers.len() > 5 {
-        section.refuse("layers", format_args!("{} layers, allowed: up to 5", layers.len()));
+    if layers.len() > LAYERS_MAX {
+        let allowed = format_args!("{} layers, allowed: up to {LAYERS_MAX}", layers.len());
+        section.refuse("layers", allowed);
+    }
+    let published = || layers.iter().filter_map(|layer| layer_version(layer));
+    for (at, (name, version)) in published().enumerate() {
+        if let Some((_, other)) = published().take(at).find(|(other, _)| *other == name) {
+            let both = format_args!("{name}:{other} and {name}:{version}, allowed: one of them");
+            section.refuse("layers", both);
+        }
     }
     layers
 }
@@ -444,13 +447,7 @@ invoke_mode = "response_stream"
         assert_eq!(config.triggers.len(), 4);
         let url = config.url.expect("there");
         assert_eq!((url.auth, url.invoke_mode), (UrlAuth::None, InvokeMode::ResponseStream));
-        let later = [
-            "memory_mb",
-            "async",
-            "trigger",
-            "layers (published ones)",
-            "sandbox (user and network)",
-        ];
+        let later = ["memory_mb", "async", "trigger", "sandbox (user and network)"];
         assert_eq!(config.not_in_force, later);
     }
 
@@ -475,6 +472,7 @@ invoke_mode = "response_stream"
             "environment = { AWS_REGION = \"x\" }",
             "environment = { 1A = \"x\" }",
             "layers = [\"nameless\"]",
+            "layers = [\"a:1\", \"./b\", \"a:2\"]",
             "layers = [\"a:1\", \"b:1\", \"c:1\", \"d:1\", \"e:1\", \"f:1\"]",
             "[async]\non_failure = \"nowhere\"",
             "[sandbox]\nread = [\"relative\"]",

@@ -1,4 +1,4 @@
-//! Layers that are folders: several trees merged into one, which functions find at `/opt`.
+//! Layers, folders or published: several trees merged into one, which functions find at `/opt`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,13 +10,21 @@ use super::config::FunctionConfig;
 use super::tree::{self, Node, Sum, Trouble};
 use crate::limits::{CODE_BYTES_MAX, CODE_FILES_MAX, CONFIG_BYTES_MAX};
 
-/// A folder in a function's list of layers.
+/// One of a function's layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     /// The file and key that name it, and how: complaints begin with this.
     named: String,
-    /// Where it is.
-    pub path: PathBuf,
+    place: Place,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// A folder of the user's, which may change.
+    Folder(PathBuf),
+    /// A version of a published layer: by its name, which never stands for anything else; where its
+    /// files are, or why they are nowhere.
+    Published(String, Result<PathBuf, String>),
 }
 
 /// True if this item of `layers` names a folder, and not a published layer.
@@ -24,35 +32,59 @@ pub fn is_folder(layer: &str) -> bool {
     layer.contains('/')
 }
 
-/// The layers that are folders, of the function in `folder`. None if its configuration cannot be
-/// read: whoever puts the function in force says so.
-pub fn of(folder: &Path) -> Vec<Layer> {
+/// What `layers` of the function in `folder` names, and the file that does. None if its
+/// configuration cannot be read: whoever puts the function in force says so.
+fn names(folder: &Path) -> Option<(String, Vec<String>)> {
     let file = folder.join("function.toml");
     let mut text = String::new();
     // The server looks too, and must not wait for the other end of a pipe.
     let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&file);
-    let read = opened.and_then(|opened| opened.take(CONFIG_BYTES_MAX).read_to_string(&mut text));
+    opened.ok()?.take(CONFIG_BYTES_MAX).read_to_string(&mut text).ok()?;
     let file = file.display().to_string();
-    let Some(config) = read.ok().and_then(|_| FunctionConfig::parse(&file, &text).ok()) else {
-        return Vec::new();
+    let config = FunctionConfig::parse(&file, &text).ok()?;
+    Some((file, config.layers))
+}
+
+/// The layers that are folders, of the function in `folder`.
+pub fn folders(folder: &Path) -> Vec<PathBuf> {
+    let (_, names) = names(folder).unwrap_or_default();
+    names.iter().filter(|name| is_folder(name)).map(|name| folder.join(name)).collect()
+}
+
+/// The layers of the function in `folder`. Where the files of a published one are, or why they are
+/// nowhere, is what `published` says.
+pub fn of(folder: &Path, published: &dyn Fn(&str) -> Result<PathBuf, String>) -> Vec<Layer> {
+    let (file, names) = names(folder).unwrap_or_default();
+    let place = |name: String| match is_folder(&name) {
+        true => Place::Folder(folder.join(name)),
+        false => Place::Published(name.clone(), published(&name)),
     };
     let layer =
-        |name: &String| Layer { named: format!("{file}: layers: {name}"), path: folder.join(name) };
-    config.layers.iter().filter(|layer| is_folder(layer)).map(layer).collect()
+        |name: String| Layer { named: format!("{file}: layers: {name}"), place: place(name) };
+    names.into_iter().map(layer).collect()
 }
 
 impl Layer {
+    /// A published layer whose files are there.
+    pub fn published(name: &str, files: PathBuf) -> Layer {
+        Layer { named: name.to_owned(), place: Place::Published(name.to_owned(), Ok(files)) }
+    }
+
     fn refuse(&self, what: impl std::fmt::Display) -> Trouble {
         Trouble::Layer(format!("{} {what}", self.named))
     }
 
-    /// Refuses what is no directory in words.
-    fn check(&self) -> Result<(), Trouble> {
-        match std::fs::metadata(&self.path) {
-            Ok(metadata) if metadata.is_dir() => Ok(()),
+    /// Where it is. Refuses what is no directory in words.
+    fn path(&self) -> Result<&Path, Trouble> {
+        let path = match &self.place {
+            Place::Folder(path) | Place::Published(_, Ok(path)) => path,
+            Place::Published(_, Err(why)) => return Err(self.refuse(why)),
+        };
+        match std::fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => Ok(path),
             Ok(_) => Err(self.refuse("is not a directory")),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
                 Err(self.refuse(format_args!("is missing: no directory {}", path.display())))
             }
             Err(error) => Err(self.refuse(format_args!("cannot be read: {error}"))),
@@ -64,13 +96,18 @@ impl Layer {
     }
 }
 
-/// What layers look like from outside, as [`tree::fingerprint`] has it.
+/// What layers look like from outside: folders as [`tree::fingerprint`] has it, published ones by
+/// their names.
 pub fn fingerprint(layers: &[Layer]) -> Result<String, Trouble> {
     let mut looks = String::new();
     for layer in layers {
-        layer.check()?;
         looks += "-";
-        looks += &tree::fingerprint(&layer.path).map_err(|trouble| layer.explain(trouble))?;
+        looks += &match &layer.place {
+            Place::Folder(_) => {
+                tree::fingerprint(layer.path()?).map_err(|trouble| layer.explain(trouble))?
+            }
+            Place::Published(name, _) => name.clone(),
+        };
     }
     Ok(looks)
 }
@@ -81,7 +118,7 @@ pub fn merge(layers: &[Layer], to: &Path, code: u64) -> Result<String, Trouble> 
     let mut merged: BTreeMap<PathBuf, (PathBuf, Node)> = BTreeMap::new();
     let mut bytes = code;
     for layer in layers {
-        layer.check()?;
+        let root = layer.path()?;
         let mut visit = |path: &Path, relative: &Path, node: Node| {
             if let Node::File(metadata) = &node {
                 // What a later layer hides counts too, as on Lambda.
@@ -106,7 +143,7 @@ pub fn merge(layers: &[Layer], to: &Path, code: u64) -> Result<String, Trouble> 
             merged.insert(relative.to_owned(), (path.to_owned(), node));
             if merged.len() > CODE_FILES_MAX { Err(Trouble::TooMany) } else { Ok(()) }
         };
-        tree::walk(&layer.path, &mut visit).map_err(|trouble| layer.explain(trouble))?;
+        tree::walk(root, &mut visit).map_err(|trouble| layer.explain(trouble))?;
     }
     let mut sum = Sum::new(CODE_BYTES_MAX);
     for (relative, (path, node)) in &merged {
@@ -122,7 +159,8 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn layers(root: &Path, names: &[&str]) -> Vec<Layer> {
-        let layer = |name: &&str| Layer { named: (*name).to_owned(), path: root.join(name) };
+        let place = |name: &str| Place::Folder(root.join(name));
+        let layer = |name: &&str| Layer { named: (*name).to_owned(), place: place(name) };
         names.iter().map(layer).collect()
     }
 
@@ -166,15 +204,21 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let toml = root.path().join("function.toml");
         rustix::fs::mkfifoat(rustix::fs::CWD, &toml, 0o600.into()).expect("a pipe");
-        assert_eq!(of(root.path()), []);
+        let nothing = |_: &str| Err("is nowhere".to_owned());
+        assert_eq!(of(root.path(), &nothing), []);
         fs::remove_file(&toml).expect("removed");
         symlink("/dev/zero", &toml).expect("a link");
-        assert_eq!(of(root.path()), []);
+        assert_eq!(of(root.path(), &nothing), []);
         fs::remove_file(&toml).expect("removed");
         fs::write(&toml, "runtime = \"provided\"\nlayers = [\"../a\", \"b:1\", \"/c\"]")
             .expect("ok");
-        let paths: Vec<PathBuf> = of(root.path()).into_iter().map(|layer| layer.path).collect();
-        assert_eq!(paths, [root.path().join("../a"), PathBuf::from("/c")]);
+        assert_eq!(folders(root.path()), [root.path().join("../a"), PathBuf::from("/c")]);
+        let layers = of(root.path(), &nothing);
+        assert_eq!(layers.len(), 3);
+        let refused = layers[1].path().expect_err("nowhere").to_string();
+        assert!(refused.ends_with("function.toml: layers: b:1 is nowhere"), "{refused}");
+        let looks = fingerprint(&layers[1..2]).expect("a name looks always the same");
+        assert_eq!(looks, "-b:1");
     }
 
     #[test]

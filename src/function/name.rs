@@ -36,8 +36,30 @@ pub enum BadName {
     OtherQualifier,
 }
 
+/// A layer as a client named it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerName<'a> {
+    /// The bare name.
+    pub name: &'a str,
+    /// The number of a version, if one was given.
+    pub version: Option<u32>,
+}
+
+/// Why a text names no layer here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadLayer {
+    /// Not a name, not an ARN.
+    Malformed,
+    /// A layer of another region.
+    OtherRegion,
+    /// A layer of another account.
+    OtherAccount,
+}
+
 /// Most characters of a bare name.
 pub const NAME_MAX: usize = 64;
+/// Most characters of a layer's name.
+const LAYER_NAME_MAX: usize = 140;
 /// Most characters of a qualifier.
 const QUALIFIER_MAX: usize = 128;
 /// Most characters of a region.
@@ -57,6 +79,20 @@ pub type Name = heapless::String<NAME_MAX>;
 pub fn is_name(text: &str) -> bool {
     (1..=NAME_MAX).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// True if `text` may be a layer's name.
+pub fn is_layer_name(text: &str) -> bool {
+    (1..=LAYER_NAME_MAX).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// A layer and the number of its version, as `function.toml` writes them: `name:version`.
+pub fn layer_version(text: &str) -> Option<(&str, u32)> {
+    let (name, number) = text.split_once(':')?;
+    let digits = number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0');
+    let number = number.parse().ok().filter(|_| digits)?;
+    is_layer_name(name).then_some((name, number))
 }
 
 fn is_qualifier(text: &str) -> bool {
@@ -84,6 +120,33 @@ impl Home {
         let Home { region, account } = self;
         let version = version.map(|version| format!(":{version}")).unwrap_or_default();
         format!("arn:aws:lambda:{region}:{account}:layer:{layer}{version}")
+    }
+
+    /// Understands a layer's name or ARN, with the version that the ARN has, if any.
+    pub fn parse_layer<'a>(&self, text: &'a str) -> Result<LayerName<'a>, BadLayer> {
+        if is_layer_name(text) {
+            return Ok(LayerName { name: text, version: None });
+        }
+        let parts: heapless::Vec<&str, 9> = text.splitn(9, ':').collect();
+        let ["arn", partition, "lambda", region, account, "layer", name, rest @ ..] = &*parts
+        else {
+            return Err(BadLayer::Malformed);
+        };
+        let version = match *rest {
+            [] => None,
+            [number] => Some(number.parse().map_err(|_| BadLayer::Malformed)?),
+            _ => return Err(BadLayer::Malformed),
+        };
+        if !partition.starts_with("aws") || !is_layer_name(name) {
+            return Err(BadLayer::Malformed);
+        }
+        if *region != self.region {
+            return Err(BadLayer::OtherRegion);
+        }
+        if *account != self.account {
+            return Err(BadLayer::OtherAccount);
+        }
+        Ok(LayerName { name, version })
     }
 
     /// The role of functions that have named none: there is no IAM here.
@@ -173,6 +236,34 @@ mod tests {
             assert_eq!(home().parse(text, query), Ok(expected), "{text}");
         }
         assert_eq!(home().arn("demo", None).to_string(), arn);
+    }
+
+    #[test]
+    fn layers_are_named_by_name_or_arn() {
+        let name = |name, version| Ok(LayerName { name, version });
+        let long = "x".repeat(141);
+        for (text, expected) in [
+            ("deps", name("deps", None)),
+            (&long[..140], name(&long[..140], None)),
+            ("arn:aws:lambda:us-east-1:000000000000:layer:deps", name("deps", None)),
+            ("arn:aws:lambda:us-east-1:000000000000:layer:deps:7", name("deps", Some(7))),
+            (&long, Err(BadLayer::Malformed)),
+            ("", Err(BadLayer::Malformed)),
+            ("../x", Err(BadLayer::Malformed)),
+            ("deps:1", Err(BadLayer::Malformed)),
+            ("arn:aws:lambda:us-east-1:000000000000:layer:deps:x", Err(BadLayer::Malformed)),
+            ("arn:aws:lambda:us-east-1:000000000000:layer:../x:1", Err(BadLayer::Malformed)),
+            ("arn:aws:lambda:us-east-1:000000000000:layer:deps:1:2", Err(BadLayer::Malformed)),
+            ("arn:aws:lambda:us-east-1:000000000000:function:deps:1", Err(BadLayer::Malformed)),
+            ("arn:aws:lambda:eu-west-1:000000000000:layer:deps:1", Err(BadLayer::OtherRegion)),
+            ("arn:aws:lambda:us-east-1:123456789012:layer:deps:1", Err(BadLayer::OtherAccount)),
+        ] {
+            assert_eq!(home().parse_layer(text), expected, "{text}");
+        }
+        assert_eq!(layer_version("deps:12"), Some(("deps", 12)));
+        for bad in ["deps", "deps:", "deps:0", "deps:01", "deps:+1", "a b:1", "deps:4294967296"] {
+            assert_eq!(layer_version(bad), None, "{bad}");
+        }
     }
 
     #[test]

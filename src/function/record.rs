@@ -6,6 +6,7 @@
 
 mod alias;
 mod configuration;
+mod layer;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ pub use alias::{AliasRecord, Route, is_alias};
 pub use configuration::{
     Configuration, Environment, LayerUse, LoggingConfig, Size, TAG_PREFIX, Target,
 };
+pub use layer::{LayerRecord, LayerVersionRecord};
 
 /// The name of the version that changes.
 pub const LATEST: &str = "$LATEST";

@@ -21,6 +21,7 @@
 //! Whatever takes long (hashing, copying, unpacking, waiting for the disk) is done by short-lived
 //! helper processes, hob itself under a hidden verb, so the server neither waits nor grows.
 
+mod layers;
 mod records;
 mod upload;
 
@@ -175,10 +176,11 @@ impl Store {
     fn bring_in(&self, name: &str, folder: &Path) -> Result<Content, Trouble> {
         let note = self.data.join("folders").join(name);
         for _ in 0..3 {
-            let layers = layer::of(folder);
+            let layers = layer::of(folder, &|name| self.published(name));
             let look = look(folder, &layers)?;
-            if let Some(content) = self.noted(&note, &look) {
-                return Ok(content);
+            let before = self.noted(&note);
+            if let Some((_, content)) = before.as_ref().filter(|(before, _)| *before == look) {
+                return Ok(content.clone());
             }
             let mut bytes = 0;
             let code = self.add(CODE, |new| {
@@ -186,9 +188,15 @@ impl Store {
                 bytes = copied;
                 Ok(digest)
             })?;
-            let merged = match layers.as_slice() {
-                [] => None,
-                layers => Some(self.add(LAYERS, |new| layer::merge(layers, new, bytes))?),
+            // The same layers as before are merged already, and one may have been deleted since.
+            let merged = before.filter(|(before, _)| of_layers(before) == of_layers(&look));
+            let merged = match (layers.as_slice(), merged.and_then(|(_, content)| content.layers)) {
+                ([], _) => None,
+                (_, Some(merged)) => {
+                    self.check_fit(bytes, &[self.layers(&merged)])?;
+                    Some(merged)
+                }
+                (layers, None) => Some(self.add(LAYERS, |new| layer::merge(layers, new, bytes))?),
             };
             // A file that changed while it was copied makes a mixture: once more.
             if self::look(folder, &layers)? == look {
@@ -213,16 +221,16 @@ impl Store {
         Look { size: size.unwrap_or(0), modified_ms: modified_ms.unwrap_or(0) }
     }
 
-    /// What a folder that looks like this is in the store, if that is known and still there.
-    fn noted(&self, note: &Path, look: &str) -> Option<Content> {
+    /// What a folder looked like, and what it is in the store if that is still there.
+    fn noted(&self, note: &Path) -> Option<(String, Content)> {
         let text = fs::read_to_string(note).ok()?;
         let mut words = text.split_whitespace();
-        let before = words.next()?;
+        let look = words.next()?.to_owned();
         let code = words.next()?.to_owned();
         let layers = words.nth(1).map(str::to_owned);
         let there =
             self.code(&code).is_dir() && layers.iter().all(|digest| self.layers(digest).is_dir());
-        (before == look && there).then_some(Content { code, layers })
+        there.then_some((look, Content { code, layers }))
     }
 
     /// Takes a zip in: as it is, and unpacked. It is gone from where it was.
@@ -340,6 +348,11 @@ impl Store {
 /// What a folder and its layers look like from outside.
 fn look(folder: &Path, layers: &[Layer]) -> Result<String, Trouble> {
     Ok(tree::fingerprint(folder)? + &layer::fingerprint(layers)?)
+}
+
+/// The part of a look that is the layers'.
+fn of_layers(look: &str) -> Option<&str> {
+    look.split_once('-').map(|(_, layers)| layers)
 }
 
 /// True for the name under which [`write_whole`] makes a file: functions have no dot.

@@ -177,6 +177,18 @@ pub fn fingerprint(root: &Path) -> Result<String, Trouble> {
     Ok(hex(&hash.finalize()))
 }
 
+/// Bytes of a tree's content.
+pub fn size(root: &Path) -> Result<u64, Trouble> {
+    let mut bytes = 0u64;
+    walk(root, &mut |_, _, node| {
+        if let Node::File(metadata) = node {
+            bytes = bytes.saturating_add(metadata.len());
+        }
+        Ok(())
+    })?;
+    Ok(bytes)
+}
+
 /// Copies a tree into the empty directory `to`, and returns the digest of what it holds and how
 /// many bytes of content that is.
 pub fn copy(root: &Path, to: &Path) -> Result<(String, u64), Trouble> {

@@ -86,9 +86,9 @@ impl Watch {
     pub fn add_function(&mut self, name: &str) {
         let folder = self.root.join(name);
         self.add_tree(&folder, name);
-        for layer in layer::of(&folder) {
-            self.add_place(&layer.path, name);
-            self.add_tree(&layer.path, name);
+        for layer in layer::folders(&folder) {
+            self.add_place(&layer, name);
+            self.add_tree(&layer, name);
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use serde::Serialize;
+
 use super::Named;
 use crate::api::Api;
 use crate::api::error::ApiError;
@@ -46,6 +48,17 @@ pub async fn commit(
     record: &FunctionRecord,
     version: Option<(u32, &VersionRecord)>,
 ) -> Result<(), ApiError> {
+    keep(api, Part::Functions, name, record, version).await
+}
+
+/// The same of functions and layers.
+pub async fn keep(
+    api: &Rc<Api>,
+    part: Part,
+    name: &str,
+    record: &impl Serialize,
+    version: Option<(u32, &impl Serialize)>,
+) -> Result<(), ApiError> {
     let number = version.map(|(number, _)| number.to_string());
     let fail = |error: std::io::Error| ApiError::service(500, format!("keep {name}: {error}"));
     let staged = api.store.stage(api.host.random(), record).map_err(fail)?;
@@ -58,7 +71,7 @@ pub async fn commit(
         None => None,
     };
     let text = |staged: &super::upload::Incoming| staged.path().display().to_string();
-    let (data, part) = (api.store.data().display().to_string(), Part::Functions.directory());
+    let (data, part) = (api.store.data().display().to_string(), part.directory());
     let (record, version) = (text(&staged), version.as_ref().map(text));
     let mut arguments = vec!["commit", &data, part, name, &record];
     if let (Some(number), Some(version)) = (&number, &version) {

@@ -17,10 +17,15 @@ pub struct Fields {
 }
 
 impl Fields {
+    /// No members.
+    pub fn none() -> Fields {
+        Fields::from(Map::new())
+    }
+
     /// The members of a request's body; an empty one has none.
     pub fn parse(bytes: &[u8]) -> Result<Fields, ApiError> {
         if bytes.trim_ascii().is_empty() {
-            return Ok(Fields::from(Map::new()));
+            return Ok(Fields::none());
         }
         serde_json::from_slice::<Map<String, Value>>(bytes).map(Fields::from).map_err(|error| {
             ApiError::invalid_content(format!("Could not parse request body into json: {error}"))

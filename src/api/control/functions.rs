@@ -9,7 +9,7 @@ use super::fields::Fields;
 use super::list::page;
 use super::upload::take;
 use super::view::{self, Stage, View, show_latest};
-use super::{Answer, Named, Request, configure, versions};
+use super::{Answer, Named, Request, configure, layers, versions};
 use crate::api::error::ApiError;
 use crate::api::{Api, End};
 use crate::function::record::{CodeRecord, FunctionRecord, LATEST, VersionRecord};
@@ -56,7 +56,7 @@ pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
         revision_id: revision(api),
     };
     let publishes = fields.boolean("Publish")? == Some(true);
-    let latest = with_layers(api, &fields, latest).await?;
+    let latest = layers::put_in(api, name, &fields, latest, None).await?;
     let change = Change { name, stage: Stage::Creating, publishes };
     Ok(Answer::new(201, change.perform(api, &mut record, latest).await?))
 }
@@ -82,7 +82,7 @@ pub async fn update_code(request: &mut Request<'_>) -> Result<Answer, End> {
     configure::architecture(&fields)?;
     let latest = VersionRecord { code, ..next(api, &before) };
     // Layers and code share a limit, and the code is another.
-    let latest = with_layers(api, &fields, latest).await?;
+    let latest = layers::put_in(api, &name, &fields, latest, Some(&before)).await?;
     let publishes = fields.boolean("Publish")? == Some(true);
     let change = Change { name: &name, stage: Stage::Updating, publishes };
     if fields.boolean("DryRun")? == Some(true) {
@@ -116,7 +116,7 @@ pub async fn update_configuration(request: &mut Request<'_>) -> Result<Answer, E
     if let Some(description) = fields.text("Description", 0..=DESCRIPTION_MAX)? {
         latest.description = description.to_owned();
     }
-    let latest = with_layers(api, &fields, latest).await?;
+    let latest = layers::put_in(api, &name, &fields, latest, Some(&before)).await?;
     let change = Change { name: &name, stage: Stage::Updating, publishes: false };
     Ok(Answer::new(200, change.perform(api, &mut record, latest).await?))
 }
@@ -124,23 +124,6 @@ pub async fn update_configuration(request: &mut Request<'_>) -> Result<Answer, E
 /// A copy of a version that is going to differ.
 fn next(api: &Api, before: &VersionRecord) -> VersionRecord {
     VersionRecord { modified_ms: now_ms(), revision_id: revision(api), ..before.clone() }
-}
-
-/// The version with the layers that a request names, or else with those that it has.
-async fn with_layers(
-    api: &Rc<Api>,
-    fields: &Fields,
-    mut version: VersionRecord,
-) -> Result<VersionRecord, ApiError> {
-    let Some(configuration) = &mut version.configuration else { return Ok(version) };
-    if let Some(arns) = fields.texts("Layers")? {
-        configuration.layers = super::layers::resolve(api, &arns)?;
-        version.opt = super::layers::merge(api, &version.code, &configuration.layers).await?;
-    } else if !configuration.layers.is_empty() && version.opt.is_some() {
-        // A deleted layer version goes on working where it is used: what was merged stays.
-        super::layers::check_size(api, &version.code, version.opt.as_deref()).await?;
-    }
-    Ok(version)
 }
 
 /// A new `$LATEST` on its way into force.
@@ -346,6 +329,8 @@ pub async fn push(api: &Rc<Api>, name: &str, code: CodeRecord) -> Result<(), Api
         modified_ms: now_ms(),
         revision_id: revision(api),
     };
+    let before = record.latest.clone();
+    let latest = layers::put_in(api, name, &Fields::none(), latest, before.as_ref()).await?;
     let change = Change { name, stage: Stage::Updating, publishes: false };
     change.perform(api, &mut record, latest).await.map(drop)
 }

@@ -165,15 +165,15 @@ async fn perform(request: &mut Request<'_>) -> Result<Answer, End> {
         What::DeleteFunctionCodeSigningConfig => stubs::delete_code_signing(request).await?,
         What::GetRuntimeManagementConfig => stubs::runtime(request)?,
         What::PutRuntimeManagementConfig => stubs::put_runtime(request).await?,
+        What::PublishLayerVersion => layers::publish(request).await?,
+        What::GetLayerVersion => layers::get(request).await?,
+        What::GetLayerVersionByArn => layers::get_by_arn(request).await?,
+        What::ListLayers => layers::list(request).await?,
+        What::ListLayerVersions => layers::list_versions(request).await?,
+        What::DeleteLayerVersion => layers::delete(request).await?,
         What::AddPermission
         | What::RemovePermission
         | What::GetPolicy
-        | What::PublishLayerVersion
-        | What::GetLayerVersion
-        | What::GetLayerVersionByArn
-        | What::ListLayers
-        | What::ListLayerVersions
-        | What::DeleteLayerVersion
         | What::AddLayerVersionPermission
         | What::GetLayerVersionPolicy
         | What::RemoveLayerVersionPermission => {

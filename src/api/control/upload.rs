@@ -114,7 +114,8 @@ pub async fn take(
     }
 }
 
-fn refused(trouble: Trouble) -> ApiError {
+/// What a client hears of what a helper refused.
+pub fn refused(trouble: Trouble) -> ApiError {
     match trouble {
         Trouble::Content(message) => ApiError::invalid_content(message),
         Trouble::Parameter(message) => ApiError::invalid_parameter(message),

@@ -9,6 +9,7 @@ use super::change;
 use crate::api::Api;
 use crate::api::error::ApiError;
 use crate::function::config::FunctionConfig;
+use crate::function::name::layer_version;
 use crate::function::record::{
     CodeRecord, Configuration, Environment, FunctionRecord, LATEST, LayerUse, LoggingConfig, Size,
     VersionRecord,
@@ -95,13 +96,15 @@ pub fn configuration(
 fn of_toml(api: &Api, name: &str, config: FunctionConfig) -> Configuration {
     let home = &api.host.facts.home;
     let variables: std::collections::BTreeMap<_, _> = config.environment.into_iter().collect();
+    // A folder has no ARN.
     let layer = |name: &String| {
-        let arn = match name.split_once(':') {
-            Some(_) if name.starts_with("arn:") || name.contains('/') => name.clone(),
-            Some((layer, version)) => home.layer_arn(layer, Some(version)),
-            None => name.clone(),
-        };
-        LayerUse { arn, code_size: 0 }
+        let (layer, number) = layer_version(name)?;
+        let record = api.store.layer_version(layer, number).ok().flatten();
+        Some(LayerUse {
+            arn: home.layer_arn(layer, Some(&number.to_string())),
+            // It may have been deleted since.
+            code_size: record.map_or(0, |record| record.code.size),
+        })
     };
     Configuration {
         runtime: config.runtime.id().to_owned(),
@@ -110,7 +113,7 @@ fn of_toml(api: &Api, name: &str, config: FunctionConfig) -> Configuration {
         timeout: config.timeout_s,
         memory_size: config.memory_mb,
         environment: (!variables.is_empty()).then_some(Environment { variables }),
-        layers: config.layers.iter().map(layer).collect(),
+        layers: config.layers.iter().filter_map(layer).collect(),
         architectures: vec![super::configure::own_architecture().to_owned()],
         ephemeral_storage: Size { size: super::configure::STORAGE_DEFAULT },
         logging_config: LoggingConfig {

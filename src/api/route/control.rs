@@ -15,6 +15,8 @@ pub struct Operation {
     pub name: String,
     /// What stands behind it in the path: an alias, a number, a statement.
     pub part: String,
+    /// What stands behind that: a statement about a layer's version.
+    pub detail: String,
     /// The query string.
     pub query: String,
 }
@@ -247,7 +249,13 @@ pub fn parse(method: Method, path: &str, query: &str) -> Option<Operation> {
     } else {
         what
     };
-    Some(Operation { what, name: hole(0)?, part: hole(1)?, query: query.to_owned() })
+    Some(Operation {
+        what,
+        name: hole(0)?,
+        part: hole(1)?,
+        detail: hole(2)?,
+        query: query.to_owned(),
+    })
 }
 
 /// What stands in the holes of a pattern that fits.
@@ -302,9 +310,13 @@ mod tests {
             (Method::Delete, "2017-03-31/tags/arn%3Aaws", "", What::UntagResource, "arn:aws", ""),
         ] {
             let (name, part, query) = (name.to_owned(), part.to_owned(), query.to_owned());
-            let expected = Operation { what, name, part, query: query.clone() };
+            let detail = String::new();
+            let expected = Operation { what, name, part, detail, query: query.clone() };
             assert_eq!(parse(method, path, &query), Some(expected), "{path}");
         }
+        let path = "2018-10-31/layers/l/versions/3/policy/s";
+        let parsed = parse(Method::Delete, path, "").expect("known");
+        assert_eq!((&*parsed.name, &*parsed.part, &*parsed.detail), ("l", "3", "s"));
         for (method, path) in [
             (Method::Post, "2015-03-31/functions/a"),
             (Method::Get, "2014-01-01/functions/a"),

@@ -3,7 +3,9 @@
 use std::fs;
 
 use super::*;
-use crate::function::record::{CodeRecord, FunctionRecord, VersionRecord};
+use crate::function::record::{
+    CodeRecord, FunctionRecord, LayerRecord, LayerVersionRecord, VersionRecord,
+};
 
 fn function(root: &Path, name: &str, content: &str) {
     let folder = root.join(name);
@@ -148,6 +150,104 @@ fn layers_come_in_merged_and_go_when_nothing_has_them() {
     assert!(!merged.exists() && store.layers(&digest).is_dir());
     fs::remove_dir_all(store.layers(&digest)).expect("lost");
     assert_eq!(scan().expect("good").layers, Some(digest), "brought in again");
+}
+
+/// Publishes a version of a layer that has this one file.
+fn publish(store: &Store, name: &str, number: u32, file: &str, content: &str) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join(file), content).expect("written");
+    let zip = store.incoming(1);
+    let mut packed = File::create_new(&zip).expect("a file");
+    crate::function::package::pack(folder.path(), &mut packed).expect("packed");
+    let code = store.unpack(&zip).expect("unpacked");
+    let digest = code.digest.clone();
+    let version = LayerVersionRecord {
+        code,
+        description: String::new(),
+        created_ms: 0,
+        compatible_runtimes: Vec::new(),
+        compatible_architectures: Vec::new(),
+        license_info: None,
+    };
+    let version = store.stage(2, &version).expect("staged");
+    let record = LayerRecord { next_version: number + 1, ..LayerRecord::default() };
+    let record = store.stage(3, &record).expect("staged");
+    store.commit(Part::Layers, name, &record, Some((number, &version))).expect("committed");
+    digest
+}
+
+#[test]
+fn published_layers_are_found_by_name_and_stay_where_they_are_used() {
+    let (data, root) = (tempfile::tempdir().expect("data"), tempfile::tempdir().expect("root"));
+    let store = Store::new(data.path());
+    let _lock = store.open().expect("open");
+    function(root.path(), "one", "a");
+    let toml = root.path().join("one/function.toml");
+    let names = |list: &str| {
+        let text = format!("runtime = \"exec\"\nhandler = \"run\"\nlayers = [{list}]\n");
+        fs::write(&toml, text).expect("written");
+    };
+    let scan = || store.scan(Some(root.path()), &[]).expect("scanned")[0].content.clone();
+    names(r#""deps:1", "../x""#);
+    fs::create_dir(root.path().join("x")).expect("made");
+    for file in ["x/both", "x/own"] {
+        fs::write(root.path().join(file), "x").expect("written");
+    }
+    let refused = scan().expect_err("nothing is published");
+    let part = "function.toml: layers: deps:1 is not published, allowed: folders, published";
+    assert!(refused.contains(part), "{refused}");
+    let digest = publish(&store, "deps", 1, "both", "deps");
+    let read = |content: &Content, name: &str| {
+        let merged = store.layers(content.layers.as_deref().expect("merged"));
+        fs::read_to_string(merged.join(name)).expect("there")
+    };
+    assert_eq!(read(&scan().expect("found"), "both"), "x");
+    names(r#""../x", "deps:1""#);
+    let content = scan().expect("found");
+    assert_eq!(read(&content, "both"), "deps");
+    names(r#""deps:2""#);
+    let refused = scan().expect_err("another version");
+    assert!(refused.ends_with("deps:2 is not published, allowed: folders, deps:1"), "{refused}");
+    store.discard(&[]).expect("discarded");
+    assert!(store.code(&digest).is_dir(), "the layer's version names it");
+    names(r#""../x", "deps:1""#);
+    store.forget_version(Part::Layers, "deps", 1).expect("deleted");
+    store.discard(&[]).expect("discarded");
+    assert!(!store.code(&digest).exists(), "nobody names it any more");
+    assert_eq!(scan(), Ok(content.clone()), "it goes on working");
+    fs::write(root.path().join("one/run"), "b").expect("written");
+    let after = scan().expect("with other code too");
+    assert_eq!(after.layers, content.layers);
+    assert_ne!(after.code, content.code);
+    fs::write(root.path().join("x/both"), "y").expect("written");
+    assert!(scan().is_err(), "another merge needs it");
+}
+
+#[test]
+fn published_layers_are_merged_beside_code_that_leaves_room() {
+    let data = tempfile::tempdir().expect("data");
+    let store = Store::new(data.path());
+    let _lock = store.open().expect("open");
+    let one = publish(&store, "one", 1, "both", "one");
+    let two = publish(&store, "two", 1, "both", "two");
+    let code = publish(&store, "code", 1, "run", "");
+    let merged = store.merge(&code, &[&one, &two]).expect("merged");
+    let read = |digest: &str| fs::read_to_string(store.layers(digest).join("both")).expect("there");
+    assert_eq!(read(&merged), "two");
+    assert_eq!(read(&store.merge(&code, &[&two, &one]).expect("merged")), "one");
+    assert_eq!(store.fit(&code, &merged), Ok(()));
+    let run = File::options().write(true).open(store.code(&code).join("run")).expect("open");
+    run.set_len(CODE_BYTES_MAX - 6).expect("grown");
+    assert!(store.merge(&code, &[&one, &two]).is_ok());
+    run.set_len(CODE_BYTES_MAX - 2).expect("grown");
+    let too_large = "Unzipped size must be smaller than 262144000 bytes";
+    for refused in [store.merge(&code, &[&one]).map(drop), store.fit(&code, &merged)] {
+        assert_eq!(refused, Err(Refused::Parameter(too_large.into())));
+    }
+    assert!(store.layer_version("one", 1).expect("read").is_some());
+    fs::write(data.path().join("published/one/2.json"), "cut off").expect("written");
+    assert_eq!(store.layer_version("one", 2).expect("not read"), None, "it was never finished");
+    assert_eq!(store.layer_versions("one").expect("read"), [1]);
 }
 
 #[test]
