@@ -272,6 +272,8 @@ pub const LAYERS_MAX: usize = 5;
 pub const LAYER_RUNTIMES_MAX: usize = 15;
 /// Characters of a layer's license, as on Lambda.
 pub const LICENSE_MAX: usize = 512;
+/// Bytes of a policy, as on Lambda.
+pub const POLICY_BYTES_MAX: usize = 20 * 1024;
 /// Tags of a function, as on Lambda.
 pub const TAGS_MAX: usize = 50;
 /// How long an invocation waits for its function to be read while the server starts.

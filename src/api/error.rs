@@ -82,6 +82,21 @@ impl ApiError {
         ApiError::user(412, "PreconditionFailedException", message)
     }
 
+    /// 412: the same of a policy, which `operation` tells.
+    pub fn policy_precondition(operation: &str) -> ApiError {
+        let message = format!(
+            "The Revision Id provided does not match the latest Revision Id. Call the {operation} \
+             API to retrieve the latest Revision Id"
+        );
+        ApiError::user(412, "PreconditionFailedException", message)
+    }
+
+    /// 400: a policy would be too long.
+    pub fn policy_too_long(bytes: usize, most: usize) -> ApiError {
+        let message = format!("The final policy size ({bytes}) is bigger than the limit ({most}).");
+        ApiError::user(400, "PolicyLengthExceededException", message)
+    }
+
     /// 404: no workers are kept ready for that.
     pub fn no_provisioned() -> ApiError {
         let message = "No Provisioned Concurrency Config found for this function";

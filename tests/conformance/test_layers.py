@@ -1,4 +1,4 @@
-"""Layers by boto3, every answer compared with its model."""
+"""Layers and permissions by boto3, every answer compared with its model."""
 
 import base64
 import hashlib
@@ -372,3 +372,113 @@ class Files(Case):
         self.assertEqual(self.call(), "still two")
         none = server.root / "source/none"
         self.assertEqual(self.hob("push", "--layer", none).returncode, 1)
+
+
+class Permissions(Case):
+    def statements(self, **of):
+        answer = client.get_policy(FunctionName=self.name, **of)
+        policy = json.loads(answer["Policy"])
+        self.assertEqual((policy["Version"], policy["Id"]), ("2012-10-17", "default"))
+        return policy["Statement"], answer["RevisionId"]
+
+    def test_permissions_of_functions_and_qualifiers(self):
+        self.create(Publish=True)
+        client.create_alias(FunctionName=self.name, Name="live", FunctionVersion="1")
+        missing = "ResourceNotFoundException"
+        message = "The resource you requested does not exist."
+        self.refused(404, missing, message, client.get_policy, FunctionName=self.name)
+        revision = client.get_function_configuration(FunctionName=self.name)["RevisionId"]
+        said = {
+            "FunctionName": self.name,
+            "StatementId": "s3",
+            "Action": "lambda:InvokeFunction",
+            "Principal": "s3.amazonaws.com",
+            "SourceArn": "arn:aws:s3:::bucket",
+            "SourceAccount": serving.ACCOUNT,
+        }
+        added = client.add_permission(**said, RevisionId=revision)
+        expected = {
+            "Sid": "s3",
+            "Effect": "Allow",
+            "Principal": {"Service": "s3.amazonaws.com"},
+            "Action": "lambda:InvokeFunction",
+            "Resource": serving.arn(self.name),
+            "Condition": {
+                "ArnLike": {"AWS:SourceArn": "arn:aws:s3:::bucket"},
+                "StringEquals": {"AWS:SourceAccount": serving.ACCOUNT},
+            },
+        }
+        self.assertEqual(json.loads(added["Statement"]), expected)
+        self.assertEqual(self.statements()[0], [expected])
+        message = "The statement id (s3) provided already exists."
+        self.refused(409, "ResourceConflictException", message, client.add_permission, **said)
+        url = {
+            "FunctionName": self.name,
+            "StatementId": "url",
+            "Action": "lambda:InvokeFunctionUrl",
+            "Principal": "*",
+            "FunctionUrlAuthType": "NONE",
+        }
+        for qualifier in ["live", "1"]:
+            client.add_permission(**url, Qualifier=qualifier)
+            statements, _ = self.statements(Qualifier=qualifier)
+            self.assertEqual(statements[0]["Resource"], f"{serving.arn(self.name)}:{qualifier}")
+        invalid = "InvalidParameterValueException"
+        message = "We currently do not support adding policies for $LATEST."
+        add = client.add_permission
+        self.refused(400, invalid, message, add, **url, Qualifier="$LATEST")
+        self.refused(404, missing, "Function not found", add, **url, Qualifier="7")
+        statements, revision = self.statements()
+        self.assertEqual(len(statements), 1)
+        remove = client.remove_permission
+        at = {"FunctionName": self.name, "StatementId": "s3"}
+        stale = "PreconditionFailedException"
+        self.refused(412, stale, "latest Revision Id", remove, **at, RevisionId="stale")
+        restart()
+        client.remove_permission(**at, RevisionId=revision)
+        remove = client.remove_permission
+        self.refused(404, missing, "No policy is associated", remove, **at)
+        at["Qualifier"] = "live"
+        self.refused(404, missing, "Statement s3 is not found in resource policy.", remove, **at)
+        long = {**url, "StatementId": "long", "Principal": f"arn:aws:iam::{'x' * 2000}"}
+        for n in range(8):
+            client.add_permission(**{**long, "StatementId": f"long{n}"})
+        message = "is bigger than the limit (20480)."
+        add = client.add_permission
+        self.refused(400, "PolicyLengthExceededException", message, add, **long)
+
+    def test_permissions_of_layers(self):
+        publish(self.name, word("x"))
+        at = {"LayerName": self.name, "VersionNumber": 1}
+        missing = "ResourceNotFoundException"
+        message = "No policy is associated with the given resource."
+        self.refused(404, missing, message, client.get_layer_version_policy, **at)
+        said = {
+            **at,
+            "StatementId": "all",
+            "Action": "lambda:GetLayerVersion",
+            "Principal": "*",
+            "OrganizationId": "o-1234567890",
+        }
+        added = client.add_layer_version_permission(**said)
+        expected = {
+            "Sid": "all",
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "lambda:GetLayerVersion",
+            "Resource": layer_arn(self.name, 1),
+            "Condition": {"StringEquals": {"aws:PrincipalOrgID": "o-1234567890"}},
+        }
+        self.assertEqual(json.loads(added["Statement"]), expected)
+        shown = client.get_layer_version_policy(**at)
+        self.assertEqual(json.loads(shown["Policy"])["Statement"], [expected])
+        self.assertEqual(shown["RevisionId"], added["RevisionId"])
+        add = client.add_layer_version_permission
+        self.refused(409, "ResourceConflictException", "(all) provided already exists", add, **said)
+        remove = client.remove_layer_version_permission
+        message = "Statement none is not found in resource policy."
+        self.refused(404, missing, message, remove, **at, StatementId="none")
+        remove(**at, StatementId="all", RevisionId=shown["RevisionId"])
+        message = f"Layer version {layer_arn(self.name, 9)} does not exist."
+        said["VersionNumber"] = 9
+        self.refused(404, missing, message, add, **said)

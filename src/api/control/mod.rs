@@ -15,6 +15,7 @@ mod fields;
 mod functions;
 mod layers;
 mod list;
+mod policy;
 mod recursion;
 mod sources;
 mod stubs;
@@ -165,20 +166,18 @@ async fn perform(request: &mut Request<'_>) -> Result<Answer, End> {
         What::DeleteFunctionCodeSigningConfig => stubs::delete_code_signing(request).await?,
         What::GetRuntimeManagementConfig => stubs::runtime(request)?,
         What::PutRuntimeManagementConfig => stubs::put_runtime(request).await?,
+        What::AddPermission => policy::add(request).await?,
+        What::RemovePermission => policy::remove(request).await?,
+        What::GetPolicy => policy::get(request).await?,
         What::PublishLayerVersion => layers::publish(request).await?,
         What::GetLayerVersion => layers::get(request).await?,
         What::GetLayerVersionByArn => layers::get_by_arn(request).await?,
         What::ListLayers => layers::list(request).await?,
         What::ListLayerVersions => layers::list_versions(request).await?,
         What::DeleteLayerVersion => layers::delete(request).await?,
-        What::AddPermission
-        | What::RemovePermission
-        | What::GetPolicy
-        | What::AddLayerVersionPermission
-        | What::GetLayerVersionPolicy
-        | What::RemoveLayerVersionPermission => {
-            return Err(ApiError::unknown_operation().into());
-        }
+        What::AddLayerVersionPermission => policy::add_to_layer(request).await?,
+        What::GetLayerVersionPolicy => policy::get_of_layer(request).await?,
+        What::RemoveLayerVersionPermission => policy::remove_from_layer(request).await?,
     })
 }
 
