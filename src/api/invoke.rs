@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::auth::{self, Caller, Claimed};
+use super::auth::{Caller, Claimed};
 use super::error::ApiError;
 use super::route::Invoke;
 use super::{Api, End, json};
@@ -58,7 +58,7 @@ impl Target {
         let function = home
             .parse(&invoke.name, invoke.qualifier.as_deref())
             .map_err(|bad| ApiError::bad_name(&invoke.name, bad, &home.region))?;
-        claimed.may(auth::INVOKE, Some(function.name))?;
+        api.may_invoke(&claimed, function, None)?;
         let target = Target {
             name: Name::try_from(function.name).expect("a name was parsed"),
             qualifier: function.qualifier.map(Into::into),

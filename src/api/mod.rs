@@ -17,7 +17,10 @@ pub mod url;
 
 use std::rc::Rc;
 
+use crate::function::name::FunctionName;
+use crate::function::record::Wish;
 use crate::function::store::Store;
+use crate::function::url::UrlAuth;
 use crate::host::Host;
 use crate::http::connection::Broken;
 use crate::http::reply::ReplyHead;
@@ -45,6 +48,28 @@ impl Api {
     /// Checks the credentials of a request, as far as its head shows them.
     pub fn check(&self, connection: &Connection, head: &Head) -> Result<Claimed<'_>, ApiError> {
         self.auth.check(connection, head, &self.host.facts.home)
+    }
+
+    /// Checks whether who calls may invoke a function: by the key, or by the function's policy where
+    /// that counts.
+    fn may_invoke(
+        &self,
+        claimed: &Claimed<'_>,
+        function: FunctionName<'_>,
+        url_auth: Option<UrlAuth>,
+    ) -> Result<(), ApiError> {
+        let action = if url_auth.is_some() { auth::INVOKE_URL } else { auth::INVOKE };
+        let allowed = claimed.may(action, Some(function.name));
+        if allowed.is_ok() || !self.auth.is_strict() {
+            return allowed;
+        }
+        let user = &*claimed.arn();
+        let qualifier = function.qualifier;
+        let wish = Wish { qualifier, user: Some(user), action, url_auth };
+        match self.host.catalog.borrow().grants(function.name, wish) {
+            true => Ok(()),
+            false => allowed,
+        }
     }
 }
 

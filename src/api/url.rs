@@ -18,6 +18,8 @@ use super::error::ApiError;
 use super::invoke::{begin, cancelled, find, run};
 use super::json::{self, Writer};
 use super::{Api, End, route};
+use crate::function::name::FunctionName;
+use crate::function::record::Wish;
 use crate::function::url::{InvokeMode, Url, UrlAuth};
 use crate::host::Host;
 use crate::host::invocation::{Call, Payload, RequestId, Settled};
@@ -87,9 +89,12 @@ async fn invoke(
     let (host, name) = (&api.host, &*address.name);
     let rule = url.map(|url| url.auth);
     let claimed = match rule {
+        Some(UrlAuth::None) if is_closed(api, address) => {
+            return Err(ApiError::forbidden_url().into());
+        }
         Some(UrlAuth::None) => Claimed::by_anybody(&host.facts.home),
         // Without a rule of its own it is as open as the rest of the server.
-        Some(UrlAuth::Iam) | None => claim(api, connection, head, rule, name)?,
+        Some(UrlAuth::Iam) | None => claim(api, connection, head, rule, address)?,
     };
     let body = match connection.body(head, PAYLOAD_MAX).await {
         Ok(body) => body.payload,
@@ -138,13 +143,24 @@ async fn invoke(
     answer(host, connection, head, &settled, cors).await
 }
 
+/// True for a URL that was made open over the API, where that takes a policy as on AWS, and has none.
+fn is_closed(api: &Api, address: &Address) -> bool {
+    let catalog = api.host.catalog.borrow();
+    let FunctionName { name, qualifier } = address.function();
+    let rule = Some(UrlAuth::None);
+    let wish = Wish { qualifier, user: None, action: auth::INVOKE_URL, url_auth: rule };
+    api.auth.is_strict()
+        && catalog.function(name).is_some_and(|function| function.url(qualifier).is_some())
+        && !catalog.grants(name, wish)
+}
+
 /// Who calls a URL that is not everybody's.
 fn claim<'a>(
     api: &'a Api,
     connection: &Connection,
     head: &Head,
     rule: Option<UrlAuth>,
-    name: &str,
+    address: &Address,
 ) -> Result<Claimed<'a>, ApiError> {
     let header = &connection.bytes()[..head.length];
     let is_iam = rule == Some(UrlAuth::Iam);
@@ -154,7 +170,10 @@ fn claim<'a>(
         return Err(ApiError::forbidden_url());
     }
     let claimed = api.check(connection, head)?;
-    let allowed = claimed.may(auth::INVOKE_URL, Some(name));
+    let allowed = match rule {
+        Some(_) => api.may_invoke(&claimed, address.function(), rule),
+        None => claimed.may(auth::INVOKE_URL, Some(&address.name)),
+    };
     allowed.map_err(|error| if is_iam { ApiError::forbidden_url() } else { error })?;
     Ok(claimed)
 }

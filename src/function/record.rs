@@ -6,6 +6,7 @@
 
 mod alias;
 mod configuration;
+mod grant;
 mod layer;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ pub use alias::{AliasRecord, Route, is_alias};
 pub use configuration::{
     Configuration, Environment, LayerUse, LoggingConfig, Size, TAG_PREFIX, Target,
 };
+pub use grant::{Grant, Wish};
 pub use layer::{LayerRecord, LayerVersionRecord};
 
 /// The name of the version that changes.

@@ -8,7 +8,7 @@ use super::spawn::{Exit, Launch};
 use super::trace::Lineage;
 use crate::function::config::{FunctionConfig, RecursiveLoop, Runtime};
 use crate::function::name::Home;
-use crate::function::record::{FunctionRecord, LATEST, Provisioned, Route};
+use crate::function::record::{FunctionRecord, Grant, LATEST, Provisioned, Route, Wish};
 use crate::function::url::{Url, UrlId};
 use crate::limits::{
     EXTENSIONS_GRACE_MS_DEFAULT, FUNCTIONS_MAX, GRACE_MS_DEFAULT, IDLE_TIMEOUT_S_DEFAULT,
@@ -195,6 +195,8 @@ pub struct Controls {
     pub urls: Vec<(Box<str>, Url)>,
     /// Whether invocations may go round in circles, in place of what `function.toml` says.
     pub recursive_loop: Option<RecursiveLoop>,
+    /// What its policies allow.
+    pub grants: Vec<Grant>,
     /// How `$LATEST` is run was said over the API, and not in a `function.toml`.
     pub is_configured: bool,
 }
@@ -214,6 +216,7 @@ impl Controls {
             provisioned: record.provisioned_concurrency.iter().filter_map(of_alias).collect(),
             urls: record.urls.iter().map(|(n, url)| ((&**n).into(), url.into())).collect(),
             recursive_loop: record.recursive_loop.as_deref().map(RecursiveLoop::of),
+            grants: Grant::of_policies(&record.policies),
             is_configured: record.latest.as_ref().is_some_and(|l| l.configuration.is_some()),
         }
     }
@@ -313,6 +316,12 @@ impl Catalog {
             let (_, alias) = function.url_ids.iter().find(|(own, _)| *own == id)?;
             Some((function, alias.as_deref()))
         })
+    }
+
+    /// True if a policy of the function of this name allows a call.
+    pub fn grants(&self, name: &str, wish: Wish<'_>) -> bool {
+        let grants = self.function(name).map(|function| &function.controls.grants);
+        grants.is_some_and(|grants| grants.iter().any(|grant| grant.allows(wish)))
     }
 
     /// All functions, in the order of their names.

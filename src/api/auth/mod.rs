@@ -43,6 +43,8 @@ pub struct Credentials {
     pub token: Option<[u8; 32]>,
     /// Key pairs of signatures.
     pub keys: Vec<Key>,
+    /// Functions' policies count, as on AWS.
+    pub strict: bool,
 }
 
 impl Credentials {
@@ -187,6 +189,11 @@ impl<'a> Claimed<'a> {
         self.caller.may(action, function)
     }
 
+    /// Who it is said to be, as in ARNs of users.
+    pub fn arn(&self) -> String {
+        self.caller.arn().to_string()
+    }
+
     /// True if the body is not needed for the proof.
     pub fn is_proven(&self) -> bool {
         self.signed.is_none()
@@ -275,6 +282,12 @@ impl<'a> Future for Proving<'a, '_> {
 const UNUSED_BODY_MAX: usize = 64 * 1024;
 
 impl Auth {
+    /// True if functions' policies count: they allow what a key does not, and nobody calls an open
+    /// function URL that no policy opens.
+    pub fn is_strict(&self) -> bool {
+        matches!(self, Auth::Credentials(credentials) if credentials.strict)
+    }
+
     /// The SHA-256 of a token, which is what is kept of it.
     pub fn digest(token: &str) -> [u8; 32] {
         Sha256::digest(token.as_bytes()).into()

@@ -30,7 +30,8 @@ pub fn read(section: &Section<'_>) -> Credentials {
     if token.is_some() && hashed.is_some() {
         section.refuse("token_sha256", "goes without token");
     }
-    Credentials { token: token.or(hashed), keys }
+    let strict = section.boolean("strict").unwrap_or(false);
+    Credentials { token: token.or(hashed), keys, strict }
 }
 
 fn key(section: &Section<'_>) -> Option<Key> {
