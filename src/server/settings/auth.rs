@@ -117,7 +117,7 @@ mod tests {
                 ":1: keys.id: \"a/b\" is not valid, allow",
             ),
             ("keys = 1", ":1: keys: is a whole number, allowed: a list of tables, [[keys]]"),
-            ("tokens = 1", ":1: tokens: unknown key, allowed: keys, token, token_sha256"),
+            ("tokens = 1", ":1: tokens: unknown key, allowed: keys, strict, token, token_sha256"),
             (
                 &format!("{key}, scop = \"x\" }}]"),
                 ":1: keys.scop: unknown key, allowed: functions, id",

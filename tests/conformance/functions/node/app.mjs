@@ -61,7 +61,21 @@ const deeds = {
 export const handler = async (event, context) =>
   event?.do ? deeds[event.do](event, context) : event;
 
+// Writes `parts`, after the first of them waits for the file `gate`, then writes `size` bytes, and
+// throws if there is `fail`.
 export const stream = awslambda.streamifyResponse(async (event, reply) => {
-  for (const part of event.parts) reply.write(part);
-  reply.end();
+  // By the URL it comes in the body.
+  const { head, parts = [], gate, size = 0, fail } = event.body ? JSON.parse(event.body) : event;
+  const to = head ? awslambda.HttpResponseStream.from(reply, head) : reply;
+  for (const [n, part] of parts.entries()) {
+    to.write(part);
+    while (n === 0 && gate && !fs.existsSync(gate)) await pause(5);
+  }
+  for (let left = size; left > 0; left -= 50_000) {
+    if (!to.write("x".repeat(Math.min(left, 50_000)))) {
+      await new Promise((resolve) => to.once("drain", resolve));
+    }
+  }
+  if (fail) throw new TypeError(fail);
+  to.end();
 });

@@ -15,6 +15,8 @@ use lambda_runtime::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+mod stream;
+
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 fn text<'a>(event: &'a Value, key: &str) -> &'a str {
@@ -98,6 +100,9 @@ async fn main() -> Result<(), Error> {
         // It registers an internal extension, as SIGTERM on AWS needs one.
         let hook = async move || fs::write(path, pid().to_string()).unwrap_or_default();
         spawn_graceful_shutdown_handler(hook).await;
+    }
+    if std::env::var("_HANDLER")? == "stream" {
+        return run(service_fn(stream::handler)).await;
     }
     run(service_fn(handler)).await
 }
