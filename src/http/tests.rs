@@ -74,7 +74,8 @@ impl Site {
     }
 }
 
-/// Counts requests, and the bytes of bodies that were taken piece by piece.
+/// Counts requests, the bytes of bodies that were taken piece by piece, and the pieces of replies
+/// that have no end.
 async fn serve(mut connection: Connection, served: Rc<Cell<usize>>) {
     while let Ok(head) = connection.head().await {
         if head.method == Method::Put {
@@ -82,6 +83,13 @@ async fn serve(mut connection: Connection, served: Rc<Cell<usize>>) {
             while let Ok(Some(piece)) = pieces.next(&mut connection).await {
                 served.set(served.get() + piece.len());
             }
+        }
+        if head.method == Method::Patch {
+            let reply = connection.begin_reply(ReplyHead::new(200), &head).await.expect("begun");
+            while reply.send([&[b'x'; 1000], b"", b""]).await.is_ok() {
+                served.set(served.get() + 1);
+            }
+            return;
         }
         if let (Method::Post, Err(Broken::Refused(refused))) =
             (head.method, connection.body(&head, PAYLOAD_MAX).await)
@@ -249,6 +257,27 @@ fn a_large_body_that_comes_slowly_leaves_room_to_others() {
     let peers = Rc::clone(&site.peers);
     site.serve_while(client, move || {
         if peers.buffers.in_use() >= SLOW {
+            let _ = tell.send(());
+        }
+    });
+}
+
+#[test]
+fn who_does_not_take_a_reply_in_pieces_is_given_up() {
+    let site = Site::new(50, LONG_MS);
+    let mut stream = site.connect();
+    stream.write_all(b"PATCH / HTTP/1.1\r\nHost: t\r\n\r\n").expect("sent");
+    let (tell, told) = std::sync::mpsc::channel();
+    let client = move || {
+        told.recv().expect("it is given up");
+        // What was on its way arrives, and no end of the reply.
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert!(rest.starts_with(b"HTTP/1.1 200 ") && !rest.ends_with(b"0\r\n\r\n"));
+    };
+    let (peers, served) = (Rc::clone(&site.peers), Rc::clone(&site.served));
+    site.serve_while(client, move || {
+        if served.get() > 0 && peers.count() == 0 {
             let _ = tell.send(());
         }
     });

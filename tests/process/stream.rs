@@ -17,6 +17,8 @@ crate::both_reapers![
     a_reply_beyond_the_limit_is_cut_off,
     whole_replies_are_streams_of_one_piece,
     handlers_on_the_sdk_write_bit_by_bit,
+    a_slow_client_does_not_stop_the_clock,
+    a_stream_is_finished_before_the_server_stops,
 ];
 
 fn site() -> (Site, String) {
@@ -263,4 +265,32 @@ fn handlers_on_the_sdk_write_bit_by_bit(reaper: &[&str]) {
     );
     assert_eq!(server.workers_of("sdk")[0]["invocations"], 4);
     is_well(server);
+}
+
+fn a_slow_client_does_not_stop_the_clock(reaper: &[&str]) {
+    let (site, _) = site();
+    let server = site.serve(reaper);
+    let mut conn = server.connect();
+    let event = json!({"do": "stream", "n": 20_000_000});
+    conn.stream("short", &[], &event.to_string());
+    eventually("it ran out of time", || server.workers_of("short").is_empty().then_some(()));
+    let (payload, end) = conn.messages();
+    assert!(payload.len() < 20_000_000);
+    assert_eq!(end["ErrorCode"], "Sandbox.Timedout");
+    is_well(server);
+}
+
+fn a_stream_is_finished_before_the_server_stops(reaper: &[&str]) {
+    let (site, gate) = site();
+    let mut server = site.serve(reaper);
+    let mut conn = server.connect();
+    let event = json!({"do": "stream", "pieces": ["one"], "gate": gate, "n": 1_000_000});
+    conn.stream("flow", &[], &event.to_string());
+    assert_eq!(chunk(&mut conn), "one");
+    server.signal(rustix::process::Signal::TERM);
+    eventually("it stops", || server.log().contains("in flight").then_some(()));
+    std::fs::write(&gate, "x").unwrap();
+    let (payload, end) = conn.messages();
+    assert_eq!((payload.len(), end), (1_000_000, json!({})));
+    assert!(server.wait().success());
 }
