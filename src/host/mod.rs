@@ -115,7 +115,9 @@ pub struct Counters {
 }
 
 impl Host {
-    /// A host without functions.
+    /// A host without functions. Not a part of its caller, whose frame lasts as long as the server:
+    /// the pool is made on the stack.
+    #[inline(never)]
     pub fn new(
         reactor: &Rc<Reactor>,
         executor: &Rc<LocalExecutor<'static>>,

@@ -101,7 +101,9 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
     let peers = Peers::new(&reactor, &buffers, limits);
     let host = host.map_err(start)?;
     let server = Server { host, store, peers, signals, origin, reload: Rc::default() };
-    let result = reactor.run(&executor, server.serve(settings.clone(), tcp, address, unix));
+    // On the heap, where it takes what it needs, and not on a stack that it would be copied on.
+    let serving = Box::pin(server.serve(settings.clone(), tcp, address, unix));
+    let result = reactor.run(&executor, serving);
     let _ = std::fs::remove_file(&settings.socket);
     drop(lock);
     result.map_err(|error| Error::doing("run", "the event loop", error))?
