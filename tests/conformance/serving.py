@@ -160,7 +160,8 @@ class Server:
         place.mkdir()
         (place / BUNDLED["hob-python"]).symlink_to(os.path.realpath(sys.executable))
         for name in ["node22", "node24"]:
-            (place / name).symlink_to(_clients / "node/bin/node")
+            # One link: what another one leads through may lie below a /tmp that workers do not see.
+            (place / name).symlink_to((_clients / "node/bin/node").resolve())
         return place
 
     def layer(self, extension):

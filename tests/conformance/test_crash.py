@@ -111,7 +111,8 @@ class Crash(unittest.TestCase):
         code = self.code(client, shown)
         # The configuration is changed first.
         self.assertIn(code, {writer.confirmed, number})
-        versions = client.list_versions_by_function(FunctionName="f")["Versions"][1:]
+        pages = client.get_paginator("list_versions_by_function").paginate(FunctionName="f")
+        versions = [version for page in pages for version in page["Versions"]][1:]
         self.assertEqual(
             [version["Version"] for version in versions],
             [str(version) for version in range(1, len(versions) + 1)],

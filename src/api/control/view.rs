@@ -152,7 +152,23 @@ impl View<'_> {
         });
         merge(&mut value, more);
         merge(&mut value, self.stage.details());
+        if let Some(why) = self.broken(api) {
+            let reason = "InvalidConfiguration";
+            let failed = json!({
+                "State": "Failed", "StateReason": why, "StateReasonCode": reason,
+            });
+            merge(&mut value, failed);
+        }
         Ok(value)
+    }
+
+    /// Why `$LATEST` serves nobody, although it did when it was put in force: what it needs of the
+    /// machine is gone.
+    fn broken(&self, api: &Api) -> Option<String> {
+        let catalog = api.host.catalog.borrow();
+        let function = catalog.function(self.name)?;
+        let issues = function.state.as_ref().err()?;
+        (self.label == LATEST && self.stage == Stage::Active).then(|| issues.join("; "))
     }
 }
 
