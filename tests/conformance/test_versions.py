@@ -69,6 +69,8 @@ class Versions(Case):
         client.update_function_code(FunctionName=self.name, ZipFile=says(2), Publish=True)
         made = client.create_alias(FunctionName=self.name, Name="live", FunctionVersion="1")
         self.assertEqual(made["AliasArn"], arn(self.name) + ":live")
+        shown = client.get_alias(FunctionName=self.name, Name="live")
+        self.assertEqual(shown["RevisionId"], made["RevisionId"])
         self.assertEqual(self.call("live"), [1, "1", arn(self.name) + ":live"])
         client.update_alias(
             FunctionName=self.name,
