@@ -67,6 +67,22 @@ where
     T: Read + Write,
     H: for<'a> FnMut(&'a [u8], &Context<'a>, &mut [u8]) -> Result<usize, Report<'a>>,
 {
+    converse(io, input, |io, event, context| match handler(event, context, output) {
+        Ok(length) => {
+            let reply = output.get(..length).ok_or(Error::TooLong)?;
+            send(io, &FromWorker::Reply { id: context.id }, reply).map(Ok)
+        }
+        Err(report) => Ok(Err(report)),
+    })
+}
+
+/// The conversation, until the host hangs up: `answer` replies to an invocation, or says what went
+/// wrong with it.
+fn converse<T, A>(io: &mut T, input: &mut [u8], mut answer: A) -> Result<(), Error>
+where
+    T: Read + Write,
+    A: for<'a> FnMut(&mut T, &'a [u8], &Context<'a>) -> Result<Result<(), Report<'a>>, Error>,
+{
     send(io, &FromWorker::Hello { protocol: PROTOCOL }, &[])?;
     loop {
         send(io, &FromWorker::Ready, &[])?;
@@ -74,16 +90,10 @@ where
         let frame = decode(&input[..filled], FRAME_MAX)?.ok_or(Error::Truncated)?;
         let ToWorker::Invoke(context) = frame.message else { return Err(Error::OutOfOrder) };
         let event = &input[frame.payload_at..frame.end];
-        match handler(event, &context, output) {
-            Ok(length) => {
-                let reply = output.get(..length).ok_or(Error::TooLong)?;
-                send(io, &FromWorker::Reply { id: context.id }, reply)?;
-            }
-            Err(report) => {
-                let mut json = [0; 512];
-                let length = report.to_json(&mut json);
-                send(io, &FromWorker::Error { id: context.id }, &json[..length])?;
-            }
+        if let Err(report) = answer(io, event, &context)? {
+            let mut json = [0; 512];
+            let length = report.to_json(&mut json);
+            send(io, &FromWorker::Error { id: context.id }, &json[..length])?;
         }
     }
 }

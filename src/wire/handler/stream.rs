@@ -2,8 +2,8 @@
 
 use embedded_io::{ErrorType, Read, Write};
 
-use super::{Context, Error, Report, receive, send};
-use crate::wire::{FRAME_MAX, FromWorker, PIECE_MAX, PROTOCOL, ToWorker, decode};
+use super::{Context, Error, Report, converse, send};
+use crate::wire::{FromWorker, PIECE_MAX};
 
 /// A reply that the handler writes bit by bit.
 ///
@@ -93,23 +93,13 @@ where
     T: Read + Write,
     H: for<'a> FnMut(&'a [u8], &Context<'a>, &mut Stream<'_, T>) -> Result<(), Report<'a>>,
 {
-    send(io, &FromWorker::Hello { protocol: PROTOCOL }, &[])?;
-    loop {
-        send(io, &FromWorker::Ready, &[])?;
-        let Some(filled) = receive(io, input)? else { return Ok(()) };
-        let frame = decode(&input[..filled], FRAME_MAX)?.ok_or(Error::Truncated)?;
-        let ToWorker::Invoke(context) = frame.message else { return Err(Error::OutOfOrder) };
-        let event = &input[frame.payload_at..frame.end];
+    converse(io, input, |io, event, context| {
         let mut stream = Stream::new(io, context.id, output);
-        match handler(event, &context, &mut stream) {
-            Ok(()) => stream.finish()?,
-            Err(report) => {
-                let mut json = [0; 512];
-                let length = report.to_json(&mut json);
-                send(io, &FromWorker::Error { id: context.id }, &json[..length])?;
-            }
+        match handler(event, context, &mut stream) {
+            Ok(()) => stream.finish().map(Ok),
+            Err(report) => Ok(Err(report)),
         }
-    }
+    })
 }
 
 #[cfg(test)]
