@@ -9,7 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use super::tree::{Sum, Trouble, stays_inside};
 use crate::limits::{CODE_DEPTH_MAX, CODE_FILES_MAX};
 
-const BAD_ZIP: &str =
+/// Lambda's words for what is no zip, or none that can be taken.
+pub const BAD_ZIP: &str =
     "Could not unzip uploaded file. Please check your file, then try to upload again.";
 
 /// Links that lead to links that lead to links: as many as Linux follows.

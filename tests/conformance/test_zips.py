@@ -126,7 +126,8 @@ class Zips(unittest.TestCase):
                     create("evil", code)
                 error = caught.exception.response
                 self.assertEqual(error["Error"]["Code"], "InvalidParameterValueException", error)
-                self.assertIn("Could not unzip uploaded file.", error["Error"]["Message"])
+                words = "Could not unzip uploaded file. Please check your file, then try to upload"
+                self.assertEqual(error["Error"]["Message"], f"{words} again.")
         left = [entry for entry in (server.root / "data").rglob("*evil*")]
         self.assertEqual(left, [])
 

@@ -9,6 +9,7 @@ use super::fields::Fields;
 use crate::api::auth::{Caller, Claimed};
 use crate::api::error::ApiError;
 use crate::api::{Api, End};
+use crate::function::package::BAD_ZIP;
 use crate::function::record::CodeRecord;
 use crate::function::store::{Refused as Trouble, Taken};
 use crate::http::connection::Broken;
@@ -118,6 +119,11 @@ pub async fn take(
 pub fn refused(trouble: Trouble) -> ApiError {
     match trouble {
         Trouble::Content(message) => ApiError::invalid_content(message),
+        // Clients know these words; what is behind them is for the operator.
+        Trouble::Parameter(message) if message.starts_with(BAD_ZIP) => {
+            log::warn!("upload: {message}");
+            ApiError::invalid_parameter(BAD_ZIP)
+        }
         Trouble::Parameter(message) => ApiError::invalid_parameter(message),
         Trouble::Zipped => ApiError::entity_too_large(format!(
             "Zipped size must be smaller than {ZIP_BYTES_MAX} bytes"
