@@ -105,11 +105,13 @@ pub struct Async {
     pub on_failure: Option<String>,
 }
 
-/// How a function's own lines are logged, if not as plain text.
+/// How a function's own lines are logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// The least level that is kept.
-    pub level: String,
+    /// Where on Lambda it would be found.
+    pub group: String,
+    /// As JSON, from this level on.
+    pub json_level: Option<String>,
 }
 
 /// What the worker may touch.
@@ -164,7 +166,7 @@ pub struct FunctionConfig {
     pub triggers: Vec<Trigger>,
     /// The function URL, if `[url]` is there.
     pub url: Option<Url>,
-    /// Its runtime writes JSON; only over the API.
+    /// How its lines are logged, if that was said; only over the API.
     pub log: Option<Log>,
     /// Keys that were given and that this build does not act upon yet.
     pub not_in_force: Vec<&'static str>,

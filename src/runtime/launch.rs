@@ -212,7 +212,6 @@ fn environment(
         format!("AWS_LAMBDA_FUNCTION_NAME={name}"),
         format!("AWS_LAMBDA_FUNCTION_VERSION={version}"),
         format!("AWS_LAMBDA_FUNCTION_MEMORY_SIZE={}", config.memory_mb),
-        format!("AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/{name}"),
         format!("AWS_ACCESS_KEY_ID={}", facts.key.id),
         format!("AWS_SECRET_ACCESS_KEY={}", facts.key.secret),
         "AWS_SESSION_TOKEN=hob".to_owned(),
@@ -239,9 +238,14 @@ fn environment(
             ));
         }
     }
-    if let Some(log) = &config.log {
+    let log = config.log.as_ref();
+    match log.map(|log| &log.group) {
+        Some(group) => list.push(format!("AWS_LAMBDA_LOG_GROUP_NAME={group}")),
+        None => list.push(format!("AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/{name}")),
+    }
+    if let Some(level) = log.and_then(|log| log.json_level.as_ref()) {
         list.push("AWS_LAMBDA_LOG_FORMAT=JSON".to_owned());
-        list.push(format!("AWS_LAMBDA_LOG_LEVEL={}", log.level));
+        list.push(format!("AWS_LAMBDA_LOG_LEVEL={level}"));
     }
     if places.is_opt_real {
         list.push(format!("HOB_OPT={opt}"));

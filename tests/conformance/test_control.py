@@ -36,6 +36,7 @@ class Functions(Case):
             MemorySize=256,
             Environment={"Variables": {"TABLE": "orders"}},
             Tags={"team": "a"},
+            LoggingConfig={"LogFormat": "JSON", "LogGroup": "/shop/orders"},
         )
         self.assertEqual((made["State"], made["StateReasonCode"]), ("Pending", "Creating"))
         self.assertNotIn("LastUpdateStatus", made)
@@ -60,7 +61,12 @@ class Functions(Case):
             "EphemeralStorage": {"Size": 512},
             "State": "Active",
             "LastUpdateStatus": "Successful",
-            "LoggingConfig": {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{self.name}"},
+            "LoggingConfig": {
+                "LogFormat": "JSON",
+                "LogGroup": "/shop/orders",
+                "ApplicationLogLevel": "INFO",
+                "SystemLogLevel": "INFO",
+            },
             "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
             "TracingConfig": {"Mode": "PassThrough"},
         }
@@ -71,6 +77,9 @@ class Functions(Case):
         with urllib.request.urlopen(shown["Code"]["Location"], timeout=serving.SOON) as reply:
             self.assertEqual(reply.read(), code)
         self.assertEqual(self.call()[:2], [1, "$LATEST"])
+        tells = python("return [context.log_group_name, os.environ['AWS_LAMBDA_LOG_FORMAT']]")
+        client.update_function_code(FunctionName=self.name, ZipFile=tells)
+        self.assertEqual(self.call(), ["/shop/orders", "JSON"])
 
         updated = client.update_function_code(FunctionName=self.name, ZipFile=says(2))
         self.assertEqual((updated["State"], updated["LastUpdateStatus"]), ("Active", "InProgress"))

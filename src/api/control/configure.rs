@@ -8,10 +8,7 @@ use crate::api::error::ApiError;
 use crate::function::config::{ENVIRONMENT_MAX, RESERVED_NAMES, RUNTIMES, Runtime};
 use crate::function::elf;
 use crate::function::name::Home;
-use crate::function::record::{Configuration, Environment, LoggingConfig, Size, Target};
-
-/// MiB of `/tmp`, if nobody says otherwise.
-pub const STORAGE_DEFAULT: u32 = 512;
+use crate::function::record::{Configuration, Environment, LoggingConfig, Target};
 
 /// Members that Lambda's API has, and why a board refuses them.
 const IMPOSSIBLE: [(&str, &str); 11] = [
@@ -124,26 +121,10 @@ fn fresh(fields: &Fields, home: &Home, name: &str) -> Result<Configuration, ApiE
         )
     };
     fields.needed("Role", 0..=10_000)?;
-    let runtime = fields.text("Runtime", 1..=128)?.ok_or_else(mandatory)?.to_owned();
-    let handler = fields.text("Handler", 0..=128)?.ok_or_else(mandatory)?.to_owned();
-    Ok(Configuration {
-        runtime,
-        role: home.role(),
-        handler,
-        timeout: 3,
-        memory_size: 128,
-        environment: None,
-        layers: Vec::new(),
-        architectures: vec![architecture(fields)?],
-        ephemeral_storage: Size { size: STORAGE_DEFAULT },
-        logging_config: LoggingConfig {
-            log_format: "Text".into(),
-            application_log_level: None,
-            system_log_level: None,
-            log_group: format!("/aws/lambda/{name}"),
-        },
-        dead_letter_config: None,
-    })
+    let runtime = fields.text("Runtime", 1..=128)?.ok_or_else(mandatory)?;
+    let handler = fields.text("Handler", 0..=128)?.ok_or_else(mandatory)?;
+    let machine = architecture(fields)?;
+    Ok(Configuration::new(name, runtime, handler, home.role(), &machine))
 }
 
 fn check_handler(handler: &str, runtime: &str) -> Result<(), ApiError> {

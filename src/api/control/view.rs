@@ -11,8 +11,7 @@ use crate::api::error::ApiError;
 use crate::function::config::FunctionConfig;
 use crate::function::name::layer_version;
 use crate::function::record::{
-    CodeRecord, Configuration, Environment, FunctionRecord, LATEST, LayerUse, LoggingConfig, Size,
-    VersionRecord,
+    CodeRecord, Configuration, Environment, FunctionRecord, LATEST, LayerUse, VersionRecord,
 };
 use crate::host::catalog::Source;
 use crate::host::load::parse_config;
@@ -106,23 +105,13 @@ fn of_toml(api: &Api, name: &str, config: FunctionConfig) -> Configuration {
             code_size: record.map_or(0, |record| record.code.size),
         })
     };
+    let (runtime, machine) = (config.runtime.id(), super::configure::own_architecture());
     Configuration {
-        runtime: config.runtime.id().to_owned(),
-        role: home.role(),
-        handler: config.handler,
         timeout: config.timeout_s,
         memory_size: config.memory_mb,
         environment: (!variables.is_empty()).then_some(Environment { variables }),
         layers: config.layers.iter().filter_map(layer).collect(),
-        architectures: vec![super::configure::own_architecture().to_owned()],
-        ephemeral_storage: Size { size: super::configure::STORAGE_DEFAULT },
-        logging_config: LoggingConfig {
-            log_format: "Text".into(),
-            application_log_level: None,
-            system_log_level: None,
-            log_group: format!("/aws/lambda/{name}"),
-        },
-        dead_letter_config: None,
+        ..Configuration::new(name, runtime, &config.handler, home.role(), machine)
     }
 }
 

@@ -91,7 +91,39 @@ pub struct Target {
 /// Prefix of tags that set what Lambda has no parameter for.
 pub const TAG_PREFIX: &str = "hob:";
 
+/// MiB of `/tmp`, if nobody says otherwise.
+const STORAGE_DEFAULT: u32 = 512;
+
+impl LoggingConfig {
+    /// Plain text, in the function's own group.
+    fn text(name: &str) -> LoggingConfig {
+        LoggingConfig {
+            log_format: "Text".into(),
+            application_log_level: None,
+            system_log_level: None,
+            log_group: format!("/aws/lambda/{name}"),
+        }
+    }
+}
+
 impl Configuration {
+    /// The function `name`, of which nothing else was said.
+    pub fn new(name: &str, runtime: &str, handler: &str, role: String, machine: &str) -> Self {
+        Configuration {
+            runtime: runtime.to_owned(),
+            role,
+            handler: handler.to_owned(),
+            timeout: 3,
+            memory_size: 128,
+            environment: None,
+            layers: Vec::new(),
+            architectures: vec![machine.to_owned()],
+            ephemeral_storage: Size { size: STORAGE_DEFAULT },
+            logging_config: LoggingConfig::text(name),
+            dead_letter_config: None,
+        }
+    }
+
     /// What runs: this, and what the function's tags say.
     pub fn to_config(&self, tags: &BTreeMap<String, String>) -> Result<FunctionConfig, String> {
         let runtime = Runtime::parse(&self.runtime)
@@ -102,10 +134,12 @@ impl Configuration {
         let variables = self.environment.iter().flat_map(|environment| &environment.variables);
         config.environment = variables.map(|(n, value)| (n.clone(), value.clone())).collect();
         config.layers = self.layers.iter().map(|layer| layer.arn.clone()).collect();
-        if self.logging_config.log_format == "JSON" {
-            let level = self.logging_config.application_log_level.as_deref();
-            config.log = Some(Log { level: level.unwrap_or("INFO").to_owned() });
-        }
+        let logging = &self.logging_config;
+        let level = logging.application_log_level.as_deref().unwrap_or("INFO");
+        config.log = Some(Log {
+            group: logging.log_group.clone(),
+            json_level: (logging.log_format == "JSON").then(|| level.to_owned()),
+        });
         for (name, value) in tags {
             if let Some(key) = name.strip_prefix(TAG_PREFIX) {
                 config
