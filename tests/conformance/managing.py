@@ -21,15 +21,27 @@ server = client = None
 def start(toml="", **settings):
     """A server with a folder, whose function.toml has these settings and sections too, and no
     patience with those who wait."""
-    global server, client
+    global server
     server = serving.Server()
     server.function("shell", "folder", reserved_concurrency=1, **settings)
     with open(server.root / "functions/folder/function.toml", "a") as file:
         file.write(toml)
+    return server, _begin()
+
+
+def restart():
+    """The same server once more; its client."""
+    server.terminate()
+    server.wait()
+    return _begin()
+
+
+def _begin():
+    global client
     server.start("--slots", "8", "--queue-wait", "0")
     client = server.client
     shapes.watch(client)
-    return server, client
+    return client
 
 
 def zipped(**files):

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import socket
+import threading
 
 from botocore.exceptions import ClientError
 
@@ -88,6 +90,42 @@ class Concurrency(Case):
         message = "No Provisioned Concurrency Config found for this function"
         get = client.get_provisioned_concurrency_config
         self.refused(404, missing, message, get, FunctionName=self.name, Qualifier="live")
+
+    def test_what_provisioned_workers_cannot_take_spills_over(self):
+        # Each invocation goes on as soon as the test lets it, at the port that it is told.
+        wait = "import socket\n    socket.create_connection(('127.0.0.1', event)).recv(1)\n"
+        kind = "    return os.environ['AWS_LAMBDA_INITIALIZATION_TYPE']"
+        create(self.name, python(wait + kind), Publish=True, Timeout=30)
+        client.put_provisioned_concurrency_config(
+            FunctionName=self.name, Qualifier="1", ProvisionedConcurrentExecutions=1
+        )
+        serving.eventually("it is ready", lambda: ready(client, self.name, "1"))
+        door = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(door.close)
+        door.settimeout(serving.SOON)
+        port = door.getsockname()[1]
+        kinds = []
+        runs = [
+            threading.Thread(target=lambda: kinds.append(self.call("1", port))) for _ in range(2)
+        ]
+        inside = []
+        for run in runs:
+            run.start()
+            inside.append(door.accept()[0])
+        # All that is reserved is provisioned, and in use: the function's others are refused.
+        for connection in inside[1:]:
+            connection.sendall(b"!")
+        runs[1].join()
+        client.put_function_concurrency(FunctionName=self.name, ReservedConcurrentExecutions=1)
+        with self.assertRaises(ClientError) as caught:
+            self.call(event=port)
+        reason = caught.exception.response["Reason"]
+        self.assertEqual(reason, "ReservedFunctionConcurrentInvocationLimitExceeded")
+        inside[0].sendall(b"!")
+        runs[0].join()
+        for connection in inside:
+            connection.close()
+        self.assertEqual(kinds, ["on-demand", "provisioned-concurrency"])
 
     def test_provisioned_workers_that_cannot_start_are_told(self):
         create(self.name, zipped(app__py="raise RuntimeError('broken')\n"), Publish=True)

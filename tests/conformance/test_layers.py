@@ -5,15 +5,12 @@ import hashlib
 import io
 import json
 import subprocess
-import unittest
 import urllib.request
 import zipfile
 
-from botocore.exceptions import ClientError
-
+import managing
 import serving
-import shapes
-from managing import ROLE, zipped
+from managing import zipped
 
 SAYS_WORD = "import word\ndef handler(event, context):\n    return word.WORD\n"
 MIB = 1024 * 1024
@@ -23,10 +20,7 @@ server = client = None
 
 def setUpModule():
     global server, client
-    server = serving.Server()
-    server.start("--slots", "8", "--queue-wait", "0")
-    client = server.client
-    shapes.watch(client)
+    server, client = managing.start()
 
 
 def tearDownModule():
@@ -35,11 +29,7 @@ def tearDownModule():
 
 def restart():
     global client
-    server.terminate()
-    server.wait()
-    server.start("--slots", "8", "--queue-wait", "0")
-    client = server.client
-    shapes.watch(client)
+    client = managing.restart()
 
 
 def layer_arn(name, version=None):
@@ -67,34 +57,15 @@ def publish(name, zip, **more):
     return made["LayerVersionArn"]
 
 
-class Case(unittest.TestCase):
-    def setUp(self):
-        """A name of its own for each test, for its function and its layer."""
-        self.name = self.id().rsplit(".", 1)[-1][:64]
-
+class Case(managing.Case):
     def create(self, code=None, layers=(), **more):
-        settings = {
-            "FunctionName": self.name,
-            "Runtime": serving.BUNDLED["hob-python"],
-            "Role": ROLE,
-            "Handler": "app.handler",
-            "Code": {"ZipFile": code or zipped(app__py=SAYS_WORD)},
-            "Layers": list(layers),
-        }
-        return client.create_function(**{**settings, **more})
+        name, code = more.pop("FunctionName", self.name), code or zipped(app__py=SAYS_WORD)
+        return managing.create(name, code, Layers=list(layers), **more)
 
-    def call(self, name=None, **more):
-        reply = server.invoke(name or self.name, {}, **more)
-        self.assertNotIn("FunctionError", reply, reply["Payload"])
-        return json.loads(reply["Payload"])
-
-    def refused(self, status, code, message, operation, **parameters):
-        with self.assertRaises(ClientError) as caught:
-            operation(**parameters)
-        response = caught.exception.response
-        self.assertEqual(response["ResponseMetadata"]["HTTPStatusCode"], status, response)
-        self.assertEqual(response["Error"]["Code"], code, response)
-        self.assertIn(message, response["Error"]["Message"])
+    def gone(self, name):
+        # A folder goes with the server.
+        if not (server.root / "functions" / name).exists():
+            super().gone(name)
 
 
 class Layers(Case):
@@ -296,9 +267,9 @@ class OfFunctions(Case):
         client.update_function_code(FunctionName=self.name, ZipFile=code)
         # Each change looks for what nothing names: now what the layer was alone is gone.
         publish(f"{self.name[:60]}-y", word("else"))
-        self.assertEqual((self.call(), self.call(Qualifier="1")), ("new kept", "kept"))
+        self.assertEqual((self.call(), self.call("1")), ("new kept", "kept"))
         restart()
-        self.assertEqual((self.call(), self.call(Qualifier="1")), ("new kept", "kept"))
+        self.assertEqual((self.call(), self.call("1")), ("new kept", "kept"))
         shown = client.get_function_configuration(FunctionName=self.name)
         self.assertEqual([layer["Arn"] for layer in shown["Layers"]], [layer])
 
@@ -349,7 +320,7 @@ class Files(Case):
         client.publish_version(FunctionName=self.name)
         client.delete_layer_version(LayerName=wanted, VersionNumber=1)
         restart()
-        self.assertEqual((self.call(), self.call(Qualifier="1")), ("pushed", "pushed"))
+        self.assertEqual((self.call(), self.call("1")), ("pushed", "pushed"))
 
     def test_a_pushed_function_has_published_layers(self):
         folder = self.source([f"{self.name}:1"])
