@@ -201,6 +201,9 @@ pub const MEMORY_READ_MS: u32 = 1_000;
 pub const HANG_UP_MS: u32 = 20;
 /// Time from the end of a native worker's stream to the end of its process, if it goes by itself.
 pub const EXIT_MS: u32 = 100;
+/// Time in which a runtime that asks for more in the middle of an invocation may begin to answer on
+/// another connection; then it gets the same event again.
+pub const AGAIN_MS: u32 = 1_000;
 /// Bytes of a program's standard error that go into its error message: its last lines.
 pub const ERROR_TEXT_MAX: usize = 1024;
 /// Bytes of a client context, decoded, as on Lambda.

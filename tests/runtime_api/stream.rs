@@ -221,6 +221,43 @@ fn only_the_one_who_owes_it_may_answer_and_once() {
 }
 
 #[test]
+fn who_asks_for_more_before_an_answer_begins_has_not_lost_the_event() {
+    let mut stage = Stage::new();
+    stage.invoke(true);
+    let mut runtime = stage.connect();
+    let id = next(&mut runtime);
+    // On two connections nobody says what arrives first.
+    let mut other = stage.connect();
+    other.send("GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: a\r\n\r\n");
+    other.taken();
+    assert_eq!(stage.server.workers_of("demo")[0]["state"], "busy");
+    post(&mut runtime, &id, &format!("{STREAMING}{CHUNKED}\r\n3\r\none\r\n0\r\n\r\n"));
+    assert_eq!(runtime.reply().status, 202);
+    stage.end(b"one");
+    stage.invoke(false);
+    let event = other.reply();
+    let another = event.field("lambda-runtime-aws-request-id").unwrap().to_owned();
+    assert_ne!(another, id);
+    post(&mut runtime, &another, "Content-Length: 1\r\n\r\n2");
+    assert_eq!(runtime.reply().status, 202);
+    assert_eq!(stage.caller.reply().text(), "2");
+    stage.goes_on(&mut runtime);
+}
+
+#[test]
+fn who_asks_again_and_does_not_answer_gets_the_same_event() {
+    let mut stage = Stage::new();
+    stage.invoke(false);
+    let mut runtime = stage.connect();
+    let id = next(&mut runtime);
+    assert_eq!(next(&mut runtime), id);
+    post(&mut runtime, &id, "Content-Length: 1\r\n\r\n1");
+    assert_eq!(runtime.reply().status, 202);
+    assert_eq!(stage.caller.reply().text(), "1");
+    stage.goes_on(&mut runtime);
+}
+
+#[test]
 fn what_is_too_large_is_told_before_it_comes() {
     let mut stage = Stage::new();
     for (pieces, length, most) in [(true, 209_715_201, 209_715_200), (false, 6_291_557, 6_291_556)]

@@ -14,7 +14,7 @@ use crate::http::connection::{Body, Broken};
 use crate::http::head::{BodyKind, field};
 use crate::http::reply::ReplyHead;
 use crate::http::{Closed, Connection, Head, Method, Refused};
-use crate::limits::{EXIT_MS, REPLY_MAX, RUNTIME_BODY_MAX};
+use crate::limits::{AGAIN_MS, EXIT_MS, REPLY_MAX, RUNTIME_BODY_MAX};
 use crate::pool::InvocationId;
 use crate::runtime::native::known_error_type;
 
@@ -220,6 +220,10 @@ impl Desk<'_> {
     async fn next(&self, connection: &mut Connection) -> Result<bool, End> {
         connection.body(self.head, RUNTIME_BODY_MAX).await?;
         self.seat.ask(self.host, self.worker);
+        if self.seat.phase.get() == Phase::Running && !self.seat.pending.get() {
+            // On the heap: a runtime that asks in the middle of an invocation is rare.
+            Box::pin(self.ahead_or_again()).await;
+        }
         let pending = || self.seat.event.get().filter(|_| self.seat.pending.replace(false));
         let event = smol::future::or(self.seat.wait(&self.seat.closing, pending), async {
             connection.ended().await;
@@ -236,6 +240,25 @@ impl Desk<'_> {
         }
         sent?;
         Ok(self.head.keep_alive)
+    }
+
+    /// The runtime asks for more while it owes an answer: either that is about to come on another
+    /// connection, or the runtime has lost its event and gets the same one again.
+    async fn ahead_or_again(&self) {
+        let event = self.seat.event.get();
+        let owed = || self.seat.event.get() == event && self.seat.phase.get() == Phase::Running;
+        let settled = || (!owed()).then_some(());
+        smol::future::or(
+            async {
+                self.seat.wait(&self.seat.closing, settled).await;
+            },
+            self.host.reactor.sleep_ms(AGAIN_MS),
+        )
+        .await;
+        if owed() && !self.seat.closing.get() {
+            self.seat.ahead.set(false);
+            self.seat.pending.set(true);
+        }
     }
 
     async fn send_event(

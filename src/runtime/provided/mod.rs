@@ -163,7 +163,7 @@ pub struct Seat {
     event: Cell<Option<InvocationId>>,
     /// The event is still to be handed out.
     pending: Cell<bool>,
-    /// It asked for more before its answer was read to the end.
+    /// It asked for more before its answer was there.
     ahead: Cell<bool>,
     /// The pool knows that it is ready.
     told: Cell<bool>,
@@ -298,9 +298,7 @@ impl Seat {
                 self.tell(host, worker);
             }
             Phase::Idle => {}
-            Phase::Answering => self.ahead.set(true),
-            // It lost the event, or asks twice: it gets the same one again.
-            Phase::Running => self.pending.set(true),
+            Phase::Running | Phase::Answering => self.ahead.set(true),
         }
     }
 
