@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{print, table};
 use crate::error::{Error, ExitCode};
+use crate::host::cgroup::Cgroups;
 use crate::host::process::Reaper;
 use crate::runtime::paths::Paths;
 use crate::server::settings::Settings;
@@ -145,14 +146,11 @@ fn paths(settings: &Settings) -> Finding {
 }
 
 fn freezer() -> Finding {
-    let own = read("/proc/self/cgroup").unwrap_or_default();
-    let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-    let there = roots.iter().any(|root| {
-        let place = format!("{root}{path}");
-        Path::new(&place).join("cgroup.procs").exists()
-    });
-    finding("cgroup v2", there, path, "mount -t cgroup2 none /sys/fs/cgroup")
+    let found = Cgroups::detect();
+    let there = found.is_ok();
+    let by = |why| format!("by signals ({why})");
+    let detail = found.map_or_else(by, |_| "by a control group for each worker".to_owned());
+    finding("freezing", there, detail, "run hob as root or with Delegate=yes, on cgroup v2")
 }
 
 fn files(settings: &Settings) -> Finding {

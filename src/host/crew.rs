@@ -247,7 +247,9 @@ impl Host {
         for program in &version.extensions {
             let join = namespace.as_ref().map(File::as_fd);
             let stdio = [null.as_fd(), log, log];
-            let seat = Seat { environment: &environment, stdio: &stdio, join };
+            let door = birth.door();
+            let cgroup = door.as_ref().map(File::as_fd);
+            let seat = Seat { environment: &environment, stdio: &stdio, join, cgroup };
             let process = match self.processes.spawn(&program.launch, &seat) {
                 Ok(process) => process,
                 Err(error) if error.is_handlers_fault() => {

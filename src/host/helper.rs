@@ -32,7 +32,7 @@ impl Host {
         let stdio = [null.as_fd(), reply_end.as_fd(), errors_end.as_fd()];
         let process = self
             .processes
-            .spawn(&launch, &Seat { environment: &[], stdio: &stdio, join: None })
+            .spawn(&launch, &Seat { environment: &[], stdio: &stdio, join: None, cgroup: None })
             .map_err(|error| fail(&error))?;
         drop((reply_end, errors_end));
         let mut text = Vec::new();

@@ -124,6 +124,10 @@ impl Host {
     /// A worker has no process any more, or never got one.
     pub(super) fn vanished(self: &Rc<Self>, worker: &Worker, cause: Cause) {
         self.workers.borrow_mut()[usize::from(worker.id.slot)] = None;
+        if let Some(cgroup) = &worker.cgroup {
+            self.processes.end(cgroup.members().into_iter());
+            cgroup.remove();
+        }
         self.step(Event::Exited { worker: worker.id, cause });
         // A process that it left behind may go on talking in its name.
         worker.running.set(None);

@@ -4,6 +4,7 @@
 //! performing an action may make further events, and these take their turn in the same step.
 
 pub mod catalog;
+pub mod cgroup;
 mod crew;
 mod freeze;
 mod helper;
@@ -55,6 +56,8 @@ pub struct Setup {
     pub reaper: Reaper,
     /// Hot functions get a worker made beforehand.
     pub spares: bool,
+    /// Workers that may be frozen get a control group where that is possible.
+    pub cgroups: bool,
     /// What workers are told about the server.
     pub facts: Facts,
     /// Randomness for request ids.
@@ -144,7 +147,7 @@ impl Host {
             drained: RefCell::default(),
             loading: RefCell::new(Some(Vec::new())),
             unused: Cell::default(),
-            freezer: Freezer::default(),
+            freezer: Freezer::new(setup.cgroups),
             zygotes: Zygotes::default(),
             spares: Spares::new(setup.spares),
             runtime_api: provided::Api::default(),
@@ -372,6 +375,7 @@ impl Host {
         while busy() {
             self.reactor.sleep_ms(1).await;
         }
+        self.freezer.tidy();
     }
 
     /// True once draining.

@@ -55,10 +55,19 @@ pub struct Processes {
     expected: Cell<u32>,
     /// Ends of children that we did not know; while some are expected, it may have been theirs.
     early: RefCell<Vec<(i32, Exit)>>,
-    /// Groups whose leader is reaped while members are still dying, and until when they may.
-    strays: RefCell<Vec<(Pid, Instant)>>,
+    /// What is still dying although its worker is reaped, and until when it may.
+    strays: RefCell<Vec<(Stray, Instant)>>,
     /// Who sweeps them up, while there are none.
     sweeper: RefCell<Option<Waker>>,
+}
+
+/// What a worker leaves behind.
+#[derive(Clone, Copy)]
+enum Stray {
+    /// Members of its process group.
+    Group(Pid),
+    /// One that was found elsewhere.
+    Alone(Pid),
 }
 
 #[derive(Default)]
@@ -158,27 +167,42 @@ impl Processes {
             let _ = rustix::process::kill_process_group(group, Sent::KILL);
             life.exit.set(spawn::reap(pid, false));
             if rustix::process::test_kill_process_group(group).is_ok() {
-                self.stray(group);
+                self.stray(Stray::Group(group));
             }
             if let Some(waker) = life.waker.take() {
                 waker.wake();
             }
         }
         let now = self.reactor.now();
-        self.strays.borrow_mut().retain(|(group, until)| {
-            // Once more: one of them may have been forking.
-            let there = rustix::process::kill_process_group(*group, Sent::KILL).is_ok();
-            if there && *until <= now {
+        self.strays.borrow_mut().retain(|(stray, until)| {
+            let (there, pid) = match *stray {
+                // Once more: one of them may have been forking.
+                Stray::Group(group) => {
+                    (rustix::process::kill_process_group(group, Sent::KILL), group)
+                }
+                // Its number may be somebody else's by now.
+                Stray::Alone(pid) => (rustix::process::test_kill_process(pid), pid),
+            };
+            if there.is_ok() && *until <= now {
                 // Its own parent does not reap it, or the kernel does not let it go.
-                log::warn!("processes of group {} do not go", group.as_raw_nonzero());
+                log::warn!("process or group {} does not go", pid.as_raw_nonzero());
             }
-            there && *until > now
+            there.is_ok() && *until > now
         });
     }
 
-    fn stray(&self, group: Pid) {
+    /// Makes these go, wherever they are: a worker that is gone has started them.
+    pub fn end(&self, started: impl Iterator<Item = Pid>) {
+        for pid in started {
+            if rustix::process::kill_process(pid, Sent::KILL).is_ok() {
+                self.stray(Stray::Alone(pid));
+            }
+        }
+    }
+
+    fn stray(&self, stray: Stray) {
         let until = self.reactor.now().after_ms(STRAY_MS);
-        self.strays.borrow_mut().push((group, until));
+        self.strays.borrow_mut().push((stray, until));
         if let Some(waker) = self.sweeper.take() {
             waker.wake();
         }

@@ -10,6 +10,7 @@ use std::task::Poll;
 
 use super::Host;
 use super::catalog::Version;
+use super::cgroup::Cgroup;
 use super::output::Output;
 use super::process::Process;
 use super::spawn::Seat;
@@ -27,6 +28,8 @@ pub struct Spare {
     pub output: Output,
     /// How it is spoken to.
     pub talk: native::Talk,
+    /// Its control group, if it may be frozen one day.
+    pub cgroup: Option<Rc<Cgroup>>,
 }
 
 /// The spares of all functions.
@@ -121,6 +124,7 @@ impl Host {
             spare.process.kill();
             exited().await;
         }
+        self.processes.end(spare.cgroup.iter().flat_map(|cgroup| cgroup.members()));
         self.spares.processes.set(self.spares.processes.get() - 1);
     }
 
@@ -185,7 +189,8 @@ impl Host {
         let (output, log) = self.log_pipe()?;
         let (talk, wire) = native::Talk::open(&self.reactor)?;
         let environment = self.own_environment(version, false);
-        let mut birth = Birth { ends: (wire, log), environment };
+        let cgroup = self.cgroup(version);
+        let mut birth = Birth { ends: (wire, log), environment, cgroup: cgroup.clone() };
         let process = if version.forks(self.reactor.now()) {
             if matches!(version.config.runtime, Runtime::Python(_)) {
                 // It has time for the page copies that its first invocation would wait for.
@@ -211,6 +216,6 @@ impl Host {
         };
         self.spares.processes.set(self.spares.processes.get() + 1);
         self.counters.borrow_mut().spawned += 1;
-        Ok(Some(Spare { process, output, talk }))
+        Ok(Some(Spare { process, output, talk, cgroup }))
     }
 }

@@ -60,6 +60,8 @@ pub struct Seat<'a> {
     /// The namespace that it joins instead of making one as its launch says: [`namespace_of`]
     /// somebody who has.
     pub join: Option<BorrowedFd<'a>>,
+    /// The open door of a control group that it enters, if it can.
+    pub cgroup: Option<BorrowedFd<'a>>,
 }
 
 /// A started process.
@@ -162,6 +164,8 @@ struct Child {
     namespace: *const Namespace,
     /// A namespace to join instead; -1: none.
     join: c_int,
+    /// The door of a control group; -1: none.
+    cgroup: c_int,
     /// -1: none.
     stdio: [c_int; 4],
     signals: libc::sigset_t,
@@ -210,6 +214,7 @@ impl Spawner {
             directory: launch.directory.as_ptr(),
             namespace: launch.namespace.as_deref().map_or(ptr::null(), ptr::from_ref),
             join: seat.join.map_or(-1, |fd| fd.as_raw_fd()),
+            cgroup: seat.cgroup.map_or(-1, |fd| fd.as_raw_fd()),
             stdio: std::array::from_fn(|n| seat.stdio.get(n).map_or(-1, AsRawFd::as_raw_fd)),
             signals: every_signal(),
             files: self.files,
@@ -281,6 +286,10 @@ unsafe fn harden(child: &Child) -> Step {
             || libc::getppid() != child.parent
         {
             return Step::Tie;
+        }
+        // Before the standard descriptors take its number. Who did not get in is found outside.
+        if child.cgroup >= 0 {
+            libc::write(child.cgroup, c"0".as_ptr().cast(), 1);
         }
         let files = libc::rlimit { rlim_cur: child.files, rlim_max: child.files };
         let cores = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -434,7 +443,7 @@ mod tests {
         let null = std::fs::File::open("/dev/null").expect("/dev/null");
         let extra = [CString::new("B=2").expect("no NUL")];
         let stdio = [null.as_fd(), writer.as_fd(), writer.as_fd()];
-        let seat = Seat { environment: &extra, stdio: &stdio, join: None };
+        let seat = Seat { environment: &extra, stdio: &stdio, join: None, cgroup: None };
         let started = Spawner::new(pidfd).spawn(launch, &seat);
         drop(writer);
         let mut text = String::new();

@@ -1,12 +1,14 @@
 //! Starting workers.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io::PipeWriter;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use super::Host;
 use super::catalog::Version;
+use super::cgroup::Cgroup;
 use super::crew::Crew;
 use super::output::Output;
 use super::spare::Spare;
@@ -50,9 +52,16 @@ pub(super) struct Birth {
     pub ends: (OwnedFd, PipeWriter),
     /// What its environment has besides its version's.
     pub environment: Vec<CString>,
+    /// The control group that it enters.
+    pub cgroup: Option<Rc<Cgroup>>,
 }
 
 impl Birth {
+    /// The way into its control group.
+    pub fn door(&self) -> Option<File> {
+        self.cgroup.as_ref()?.open_door().ok()
+    }
+
     /// Calls `start` with the seat of a process of its own, which joins the namespace `join` if
     /// there is one already.
     pub fn seated<T>(
@@ -63,16 +72,18 @@ impl Birth {
     ) -> T {
         let (talk, log) = (self.ends.0.as_fd(), self.ends.1.as_fd());
         let environment = &self.environment;
+        let door = self.door();
+        let cgroup = door.as_ref().map(File::as_fd);
         // Node cannot move the wire out of the way of the programs that a handler starts, nor make
         // it not block before its event loop is loaded.
         if matches!(version.config.runtime, Runtime::Node(_))
-            && let Ok(null) = std::fs::File::open("/dev/null")
+            && let Ok(null) = File::open("/dev/null")
             && rustix::io::ioctl_fionbio(talk, true).is_ok()
         {
             let stdio = &[null.as_fd(), log, log, talk];
-            return start(&Seat { environment, stdio, join });
+            return start(&Seat { environment, stdio, join, cgroup });
         }
-        start(&Seat { environment, stdio: &[talk, log, log], join })
+        start(&Seat { environment, stdio: &[talk, log, log], join, cgroup })
     }
 }
 
@@ -161,24 +172,30 @@ impl Host {
         provisioned: bool,
         invocation: Option<InvocationId>,
     ) -> Result<(Worker, Option<Box<Birth>>), Refused> {
-        let made =
-            |process, heard| Worker::new(id, Rc::clone(version), provisioned, process, heard, now);
+        let made = |process, heard, cgroup| {
+            let version = Rc::clone(version);
+            let mut worker = Worker::new(id, version, provisioned, process, heard, now);
+            worker.cgroup = cgroup;
+            worker
+        };
         if !provisioned {
             let spare = self.take_spare(version);
             self.worker_wanted(version);
-            if let Some(Spare { process, output, talk }) = spare {
-                return Ok((made(process, (output, Talk::Native(talk))), None));
+            if let Some(Spare { process, output, talk, cgroup }) = spare {
+                return Ok((made(process, (output, Talk::Native(talk)), cgroup), None));
             }
         }
         let mut environment = self.own_environment(version, provisioned);
         let (output, log_end) = self.log_pipe()?;
+        let cgroup = self.cgroup(version);
         let (process, talk) = match &version.config.runtime {
             Runtime::Exec => {
                 let invocation = invocation.expect("one-shot workers are started for one");
                 environment.extend(self.invocation_environment(version, invocation));
                 let (talk, ends) = exec::Talk::open(&self.reactor)?;
                 let stdio = [ends.stdin.as_fd(), ends.stdout.as_fd(), log_end.as_fd()];
-                let seat = Seat { environment: &environment, stdio: &stdio, join: None };
+                let seat =
+                    Seat { environment: &environment, stdio: &stdio, join: None, cgroup: None };
                 (self.processes.spawn(&version.launch, &seat)?, Talk::Exec(Box::new(talk)))
             }
             Runtime::Native | Runtime::Python(_) | Runtime::Node(_) => {
@@ -187,9 +204,10 @@ impl Host {
                     let address = self.runtime_api.address(self, id)?;
                     environment.push(variable("AWS_LAMBDA_RUNTIME_API", address));
                 }
-                let birth = Birth { ends: (wire, log_end), environment };
+                let birth = Birth { ends: (wire, log_end), environment, cgroup: cgroup.clone() };
                 if version.forks(now) || version.has_crew(now) {
-                    let worker = made(self.processes.expect(), (output, Talk::Native(talk)));
+                    let worker =
+                        made(self.processes.expect(), (output, Talk::Native(talk)), cgroup);
                     return Ok((worker, Some(Box::new(birth))));
                 }
                 let spawn = |seat: &Seat<'_>| self.processes.spawn(&version.launch, seat);
@@ -198,20 +216,18 @@ impl Host {
             Runtime::Provided(_) => {
                 let address = self.runtime_api.address(self, id)?;
                 environment.push(variable("AWS_LAMBDA_RUNTIME_API", address));
-                let null = std::fs::File::open("/dev/null")?;
+                let null = File::open("/dev/null")?.into();
+                let talk = Talk::Provided(Box::default());
+                let birth = Birth { ends: (null, log_end), environment, cgroup: cgroup.clone() };
                 if version.has_crew(now) {
-                    let birth = Birth { ends: (null.into(), log_end), environment };
-                    let talk = Talk::Provided(Box::default());
-                    let worker = made(self.processes.expect(), (output, talk));
+                    let worker = made(self.processes.expect(), (output, talk), cgroup);
                     return Ok((worker, Some(Box::new(birth))));
                 }
-                let stdio = [null.as_fd(), log_end.as_fd(), log_end.as_fd()];
-                let seat = Seat { environment: &environment, stdio: &stdio, join: None };
-                let process = self.processes.spawn(&version.launch, &seat)?;
-                (process, Talk::Provided(Box::default()))
+                let spawn = |seat: &Seat<'_>| self.processes.spawn(&version.launch, seat);
+                (birth.seated(version, None, spawn)?, talk)
             }
         };
-        Ok((made(process, (output, talk)), None))
+        Ok((made(process, (output, talk), cgroup), None))
     }
 
     /// What a process writes, and where it writes that.

@@ -9,7 +9,9 @@ use std::task::{Context, Poll};
 
 use super::Host;
 use super::catalog::Version;
+use super::cgroup::Cgroup;
 use super::crew::Crew;
+use super::freeze::Frozen;
 use super::output::Output;
 use super::process::Process;
 use super::spawn::Exit;
@@ -47,8 +49,10 @@ pub struct Worker {
     pub stopping: Cell<bool>,
     /// Its external extensions, if it has any. On the heap: most workers have none.
     pub crew: Option<Box<Crew>>,
-    /// It gets no processor time.
-    pub frozen: Cell<bool>,
+    /// The control group that it and what it starts are in, if it may be frozen.
+    pub cgroup: Option<Rc<Cgroup>>,
+    /// Whether it gets processor time.
+    pub frozen: Cell<Frozen>,
     /// The most memory it was seen with, and when that was looked at.
     memory: Cell<(u64, Instant)>,
 }
@@ -88,7 +92,8 @@ impl Worker {
             served: Cell::new(0),
             stopping: Cell::new(false),
             crew: None,
-            frozen: Cell::new(false),
+            cgroup: None,
+            frozen: Cell::new(Frozen::No),
             memory: Cell::new((0, Instant::ZERO)),
         }
     }

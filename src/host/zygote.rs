@@ -234,8 +234,12 @@ impl Host {
         birth: &Birth,
     ) -> Born {
         let (wire, log) = &birth.ends;
-        let environment = birth.environment.iter().map(|pair| pair.to_string_lossy());
-        let environment = environment.collect::<Vec<_>>().join("\0");
+        let mut pairs: Vec<_> =
+            birth.environment.iter().map(|pair| pair.to_string_lossy()).collect();
+        if let Some(cgroup) = &birth.cgroup {
+            pairs.push(format!("HOB_CGROUP={}", cgroup.door().display()).into());
+        }
+        let environment = pairs.join("\0");
         let asked = zygote.talk.ask(&environment, [wire.as_fd(), log.as_fd()]);
         let serial = match asked {
             Ok(serial) => serial,
@@ -301,7 +305,7 @@ impl Host {
         let mut environment = self.own_environment(version, false);
         environment.push(CString::from(c"HOB_ZYGOTE=1"));
         let stdio = [wire.as_fd(), log.as_fd(), log.as_fd()];
-        let seat = Seat { environment: &environment, stdio: &stdio, join: None };
+        let seat = Seat { environment: &environment, stdio: &stdio, join: None, cgroup: None };
         let process = self.processes.spawn(&version.launch, &seat)?;
         let zygote = Rc::new(Zygote {
             version: Rc::clone(version),

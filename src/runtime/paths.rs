@@ -89,7 +89,7 @@ fn try_out(make: bool) -> Result<(), String> {
         namespace: Some(Rc::new(namespace)),
     };
     let null = std::fs::File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
-    let seat = Seat { environment: &[], stdio: &[null.as_fd(); 3], join: None };
+    let seat = Seat { environment: &[], stdio: &[null.as_fd(); 3], join: None, cgroup: None };
     Spawner::new(false).rehearse(&launch, &seat).map_err(|error| error.to_string())
 }
 

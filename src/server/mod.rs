@@ -79,6 +79,7 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
             defaults: settings.defaults,
             reaper,
             spares: settings.spares,
+            cgroups: settings.cgroups,
             facts: Facts {
                 home: settings.home.clone(),
                 endpoint: format!("http://{address}"),

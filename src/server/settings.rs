@@ -47,6 +47,8 @@ pub struct Settings {
     pub reaper: Option<Reaper>,
     /// Hot functions get a worker made beforehand.
     pub spares: bool,
+    /// Workers that may be frozen get a control group where that is possible.
+    pub cgroups: bool,
     /// Workers get the real paths of code and layers, also where others are possible.
     pub real_paths: bool,
     /// Who may call.
@@ -80,6 +82,7 @@ impl Settings {
             home: Home { region: "us-east-1".into(), account: "000000000000".into() },
             reaper: None,
             spares: true,
+            cgroups: true,
             real_paths: false,
             auth: Auth::Open,
             not_in_force: Vec::new(),
@@ -214,6 +217,7 @@ impl Settings {
                 };
             }
             ("spares", Value::Text(text)) => self.spares = text == "auto",
+            ("freezer", Value::Text(text)) => self.cgroups = text == "auto",
             ("paths", Value::Text(text)) => self.real_paths = text == "real",
             (name, value) => unreachable!("{name} = {value:?} passed its check"),
         }
@@ -317,6 +321,7 @@ region = "eu-west-1"
 account = "123456789012"
 reaper = "sigchld"
 spares = "off"
+freezer = "signals"
 paths = "real"
 [auth]
 keys = [{ id = "AKIA", secret = "s", scope = "admin", functions = ["*"] }]
@@ -340,7 +345,7 @@ group = "hob"
         assert_eq!(credentials.keys[0].id, "AKIA");
         assert_eq!(settings.not_in_force, ["mqtt"]);
         assert_eq!((settings.reaper, settings.real_paths), (Some(Reaper::Sigchld), true));
-        assert!(!settings.spares);
+        assert!(!settings.spares && !settings.cgroups);
     }
 
     #[test]

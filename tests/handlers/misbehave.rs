@@ -183,15 +183,17 @@ fn serve(wire: &mut Wire, context: &Context<'_>, event: &Value, count: u64) {
             eprintln!();
             eprintln!("after it");
         }
-        "grandchild" => {
-            let mut sleep = Command::new("sleep");
-            let child = sleep.arg("1000").stdin(Stdio::null()).spawn().unwrap();
-            reply["grandchild"] = child.id().into();
-        }
+        "grandchild" => reply["grandchild"] = run(&["sleep", "1000"]).into(),
+        "runaway" => reply["runaway"] = run(&["setsid", "sleep", "1000"]).into(),
         "stream" => return stream(wire, id, event),
         _ => return break_rules(wire, id, event, &reply),
     }
     wire.say(FromWorker::Reply { id }, reply.to_string().as_bytes());
+}
+
+/// Starts a program that nobody waits for; its number.
+fn run(line: &[&str]) -> u32 {
+    Command::new(line[0]).args(&line[1..]).stdin(Stdio::null()).spawn().unwrap().id()
 }
 
 /// A reply in pieces: `pieces` as text and then `n` bytes more, waiting for `gate` to be opened after

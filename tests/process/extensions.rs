@@ -455,20 +455,18 @@ fn what_is_not_in_order_is_refused(reaper: &[&str]) {
 }
 
 fn a_frozen_worker_is_frozen_whole(reaper: &[&str]) {
-    let site = Site::new();
-    layer(&site, &["first"]);
-    provided(&site, &[], "");
-    let server = site.serve(&[reaper, &["--freeze", "1"]].concat());
-    for n in 1..3 {
-        server.ok("demo", "1");
-        let state = |pid: &i64| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-            stat.rsplit_once(") ").unwrap().1.chars().next()
-        };
-        let frozen = || pids(&server).iter().all(|pid| state(pid) == Some('T')).then_some(());
-        eventually("all of it is stopped", frozen);
-        assert_eq!(lines(&site, "first next").len(), n);
+    for (how, frozen) in crate::freeze::WAYS {
+        let site = Site::new();
+        layer(&site, &["first"]);
+        provided(&site, &[], "");
+        let server = site.serve(&[reaper, how].concat());
+        for n in 1..3 {
+            server.ok("demo", "1");
+            let all = || pids(&server).iter().all(|pid| frozen(*pid)).then_some(());
+            eventually("all of it is frozen", all);
+            assert_eq!(lines(&site, "first next").len(), n);
+        }
+        server.stop();
+        assert!(report(&site).ends_with("first bye\n"), "{}", report(&site));
     }
-    server.stop();
-    assert!(report(&site).ends_with("first bye\n"), "{}", report(&site));
 }

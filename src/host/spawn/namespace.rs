@@ -158,7 +158,7 @@ mod tests {
             namespace: None,
         };
         let null = File::open("/dev/null").expect("/dev/null");
-        let seat = Seat { environment: &[], stdio: &[null.as_fd(); 3], join: None };
+        let seat = Seat { environment: &[], stdio: &[null.as_fd(); 3], join: None, cgroup: None };
         let pid = Spawner::new(false).spawn(&launch, &seat).expect("started").pid;
         let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("not reaped");
         while !stat().contains(") Z ") {
@@ -181,7 +181,7 @@ mod tests {
             namespace: Some(Rc::new(Namespace { places: vec![bind], tmp: Vec::new() })),
         };
         let null = File::open("/dev/null").expect("/dev/null");
-        let seat = Seat { environment: &[], stdio: &[null.as_fd(); 3], join: None };
+        let seat = Seat { environment: &[], stdio: &[null.as_fd(); 3], join: None, cgroup: None };
         let failed = Spawner::new(true).spawn(&launch, &seat).expect_err("not started");
         // Where namespaces are not allowed, it comes no further than that.
         let errno = if failed.errno == libc::EPERM { libc::EPERM } else { libc::ENOENT };

@@ -47,7 +47,7 @@ fn is_account(text: &str) -> bool {
 const PATH: Kind = Kind::Text(is_path, "a path");
 
 /// Every key that may stand at the top of `hob.toml`.
-pub const KEYS: [Key; 16] = [
+pub const KEYS: [Key; 17] = [
     Key {
         name: "listen",
         flag: "listen",
@@ -116,6 +116,12 @@ pub const KEYS: [Key; 16] = [
         flag: "freeze",
         kind: Kind::Integer(0, 86_400_000),
         help: "idle time before a worker is frozen, 0: never (0)",
+    },
+    Key {
+        name: "freezer",
+        flag: "freezer",
+        kind: Kind::Choice(&["auto", "signals"]),
+        help: "how: by control groups if possible, or by signals (auto)",
     },
     Key {
         name: "spares",
