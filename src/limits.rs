@@ -91,15 +91,35 @@ pub const BUFFER_KEPT_MAX: usize = 16 * 1024;
 pub const BUFFERS_KEPT: usize = 16;
 /// Largest body of a client that may go on growing where larger ones are refused.
 pub const BODY_SMALL_MAX: usize = 64 * 1024;
-/// Bytes of all buffers together: ten of the largest events, each with its reply.
-pub const BUFFERS_BYTES_DEFAULT: usize = 128 * 1024 * 1024;
+/// Most bytes of all buffers together: ten of the largest events, each with its reply ...
+pub const BUFFERS_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// ... but no more than this part of the memory budget: one largest event with its reply has room
+/// from 64 MB on.
+pub const BUFFERS_BUDGET_PART: u32 = 4;
+
+/// KiB of the server itself: the whole of its program, which is promised to be at most 2 MiB, and
+/// half a MiB of its own (measured: 332 KiB with 64 workers and as many connections).
+pub const SERVER_KIB: u32 = 2_048 + 512;
+/// KiB of a connection that waits, as promised (measured: 1.2). What it sends is in a buffer.
+pub const CONNECTION_KIB: u32 = 2;
+/// KiB of the smallest worker, a shell that waits: 104 of its own, 44 of page tables, 16 of kernel
+/// stack, and a part for its sockets and for what the server keeps of it (measured, x86_64).
+pub const WORKER_KIB_MIN: u32 = 192;
+/// Where no board is known, the memory budget is this part of the machine's memory ...
+pub const GENERIC_MEMORY_PART: u32 = 2;
+/// ... and there are so many slots for each core, up to the default.
+pub const GENERIC_SLOTS_PER_CORE: u16 = 8;
+/// A function's memory if nobody says otherwise, in MB, and the least there, as on Lambda.
+pub const MEMORY_MB_DEFAULT: u32 = 128;
+/// Most that a memory budget may be, in MB: a terabyte.
+pub const MEMORY_BUDGET_MB_MAX: u32 = 1024 * 1024;
 
 /// How long nothing must happen before the server gives back the memory of its own program: a
 /// second of quiet is rare under load, and the price of a warm invocation's page faults is not
 /// paid more than once a second.
 pub const QUIET_MS: u32 = 1_000;
 
-/// Slots when nobody says otherwise.
+/// Most slots where neither the operator nor a board says otherwise.
 pub const SLOTS_DEFAULT: u16 = 16;
 
 /// How long an invocation waits for a worker before it is refused.

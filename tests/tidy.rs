@@ -85,7 +85,7 @@ fn functions(text: &str) -> Vec<(usize, String, usize)> {
 const LAYERS: [&[&str]; 6] = [
     &["limits"],
     &["pool", "wire", "config", "error"],
-    &["io", "function"],
+    &["io", "function", "board"],
     &["http", "host", "runtime"],
     &["api"],
     &["server", "cli"],

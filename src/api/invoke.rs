@@ -21,7 +21,7 @@ use crate::http::head::fields;
 use crate::http::reply::ReplyHead;
 use crate::http::{Connection, Head, Refused};
 use crate::io::reactor::Interest;
-use crate::limits::{CLIENT_CONTEXT_MAX, HALF_CLOSE_MS, PAYLOAD_MAX, TRACE_MAX};
+use crate::limits::{CLIENT_CONTEXT_MAX, HALF_CLOSE_MS, TRACE_MAX};
 use crate::pool::Outcome;
 
 /// What the log of a function says of the invocation that was not made.
@@ -101,10 +101,11 @@ pub async fn read<'a>(
         host.know(name.name).await;
         find(api, name)?;
     }
-    let body = match connection.body(head, PAYLOAD_MAX).await {
+    let most = api.payload_max();
+    let body = match connection.body(head, most).await {
         Ok(body) => body,
         Err(Broken::Refused(Refused::BodyTooLong)) => {
-            return Err(ApiError::too_large(PAYLOAD_MAX).into());
+            return Err(ApiError::too_large(most).into());
         }
         Err(broken) => return Err(broken.into()),
     };

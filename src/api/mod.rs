@@ -25,6 +25,7 @@ use crate::host::Host;
 use crate::http::connection::Broken;
 use crate::http::reply::ReplyHead;
 use crate::http::{Closed, Connection, Head, Refused};
+use crate::limits::PAYLOAD_MAX;
 use auth::{Auth, Claimed};
 use error::ApiError;
 use route::Route;
@@ -48,6 +49,11 @@ impl Api {
     /// Checks the credentials of a request, as far as its head shows them.
     pub fn check(&self, connection: &Connection, head: &Head) -> Result<Claimed<'_>, ApiError> {
         self.auth.check(connection, head, &self.host.facts.home)
+    }
+
+    /// Largest event: Lambda's, or what buffers have room for on a small board.
+    fn payload_max(&self) -> usize {
+        self.host.buffers.body_max().min(PAYLOAD_MAX)
     }
 
     /// Checks whether who calls may invoke a function: by the key, or by the function's policy where

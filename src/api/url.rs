@@ -28,7 +28,6 @@ use crate::http::head::{field, fields};
 use crate::http::reply::ReplyHead;
 use crate::http::{Connection, Head, Method, Refused};
 use crate::io::clock::{CivilTime, Clock};
-use crate::limits::PAYLOAD_MAX;
 use crate::pool::Outcome;
 use address::{Address, url_of};
 
@@ -96,10 +95,11 @@ async fn invoke(
         // Without a rule of its own it is as open as the rest of the server.
         Some(UrlAuth::Iam) | None => claim(api, connection, head, rule, address)?,
     };
-    let body = match connection.body(head, PAYLOAD_MAX).await {
+    let most = api.payload_max();
+    let body = match connection.body(head, most).await {
         Ok(body) => body.payload,
         Err(Broken::Refused(Refused::BodyTooLong)) => {
-            return Err(ApiError::too_large(PAYLOAD_MAX).into());
+            return Err(ApiError::too_large(most).into());
         }
         Err(broken) => return Err(broken.into()),
     };
@@ -119,8 +119,8 @@ async fn invoke(
     };
     request.write(&mut event);
     let event = event.finish().map_err(no_room)?;
-    if event.len() > PAYLOAD_MAX {
-        return Err(ApiError::too_large(PAYLOAD_MAX).into());
+    if event.len() > most {
+        return Err(ApiError::too_large(most).into());
     }
     let length = event.len();
     let streams = url.is_some_and(|url| url.invoke_mode == InvokeMode::ResponseStream);

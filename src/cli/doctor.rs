@@ -47,6 +47,8 @@ pub fn run(json: bool) -> Result<ExitCode, Error> {
     let settings = Settings::read(None, &[])?;
     let mut findings = vec![
         kernel(),
+        finding("board", settings.board.is_known(), settings.board.to_string(), ADD_BOARD),
+        memory_budget(&settings),
         pidfd(),
         memory_cgroup(),
         security_module("landlock"),
@@ -77,11 +79,36 @@ pub fn run(json: bool) -> Result<ExitCode, Error> {
             .iter()
             .map(|row| json!({ "what": row[0], "there": row[1] == "yes", "detail": row[2], "cure": row[3] }))
             .collect();
-        print(&format!("{:#}\n", json!({ "runs": !fatal, "findings": list })));
+        print(&format!(
+            "{:#}\n",
+            json!({
+                "runs": !fatal,
+                "board": settings.board.id,
+                "slots": settings.budget.slots,
+                "memory_budget_mb": settings.budget.whole_mb,
+                "findings": list,
+            })
+        ));
     } else {
         print(&table::render(&["WHAT", "THERE", "DETAIL", "CURE"], &rows));
     }
     Ok(if fatal { ExitCode::Failed } else { ExitCode::Ok })
+}
+
+const ADD_BOARD: &str = "--board NAME, of one that is like it; or see boards/README.md";
+
+fn memory_budget(settings: &Settings) -> Finding {
+    let (budget, checked) = (settings.budget, settings.check_budget());
+    let cure = "fewer slots, or another memory_budget_mb";
+    let detail = match &checked {
+        Ok(()) => format!("{budget}; {} MB are left for workers", budget.workers_mb()),
+        Err(error) => error.message.clone(),
+    };
+    let mut found = finding("memory budget", checked.is_ok(), detail, cure);
+    if checked.is_err() {
+        found.state = State::Fatal;
+    }
+    found
 }
 
 fn read(path: impl AsRef<Path>) -> Option<String> {
@@ -156,8 +183,9 @@ fn freezer() -> Finding {
 fn files(settings: &Settings) -> Finding {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let hard = limit.maximum.unwrap_or(u64::MAX);
-    let needed =
-        crate::limits::FILES_OWN + crate::limits::FILES_PER_SLOT * u64::from(settings.slots) + 16;
+    let needed = crate::limits::FILES_OWN
+        + crate::limits::FILES_PER_SLOT * u64::from(settings.budget.slots)
+        + 16;
     let good = hard >= needed;
     let mut found = finding(
         "open files",

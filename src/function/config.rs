@@ -6,7 +6,7 @@ use super::name::layer_version;
 use super::trigger::{self, Trigger, is_topic};
 use super::url::{self, Url};
 use crate::config::{Issue, Section, Source};
-use crate::limits::{LAYERS_MAX, SLOTS_MAX};
+use crate::limits::{LAYERS_MAX, MEMORY_MB_DEFAULT, SLOTS_MAX};
 
 /// Who runs the handler, and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +138,8 @@ pub struct FunctionConfig {
     pub timeout_s: u32,
     /// What the function is told that it has.
     pub memory_mb: u32,
+    /// Somebody said so, and it is not just Lambda's default.
+    pub memory_is_said: bool,
     /// Variables of the worker's environment.
     pub environment: Vec<(String, String)>,
     /// Layers, published (`name:version`) or folders.
@@ -216,7 +218,8 @@ fn read(section: &Section<'_>) -> FunctionConfig {
         handler: handler(section, runtime.as_ref()),
         runtime: runtime.unwrap_or(Runtime::Exec),
         timeout_s: section.integer("timeout_s", 1..=900).unwrap_or(3),
-        memory_mb: section.integer("memory_mb", 1..=10_240).unwrap_or(128),
+        memory_mb: section.integer("memory_mb", 1..=10_240).unwrap_or(MEMORY_MB_DEFAULT),
+        memory_is_said: section.has("memory_mb"),
         environment: environment(section),
         layers: layers(section),
         reserved_concurrency: section.integer("reserved_concurrency", 0..=slots),

@@ -114,6 +114,8 @@ impl Host {
         (code, layers): (&Path, Option<PathBuf>),
         reserved: Option<u16>,
     ) -> Result<Rc<Version>, Option<String>> {
+        let ready = if label == LATEST { config.provisioned_concurrency } else { 0 };
+        self.check_memory(name, &config, ready)?;
         let Prepared { launch, extensions } =
             prepare(&self.facts, name, label, &config, (code, layers.as_deref()))?;
         self.make_room();

@@ -12,6 +12,7 @@ pub mod invocation;
 mod life;
 pub mod load;
 pub mod logs;
+mod memory;
 pub mod output;
 pub mod process;
 mod published;

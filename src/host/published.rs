@@ -43,7 +43,14 @@ impl Host {
         let version = version.map_err(|why| {
             why.unwrap_or_else(|| "the server runs too many versions already".to_owned())
         })?;
-        version.provisioned.set(controls.provisioned_of(number));
+        let ready = controls.provisioned_of(number);
+        match self.check_memory(name, &version.config, ready) {
+            Ok(()) => version.provisioned.set(ready),
+            Err(why) => {
+                log::warn!("function {name}: version {number}: none is kept ready: {why}");
+                version.provisioned.set(0);
+            }
+        }
         self.catalog.borrow_mut().publish(&version);
         self.configured(&version);
         Ok(Some(version))

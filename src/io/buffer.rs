@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 
-use crate::limits::{BODY_SMALL_MAX, BUFFER_KEPT_MAX, BUFFER_SIZE, BUFFERS_KEPT};
+use crate::limits::{BODY_SMALL_MAX, BUFFER_KEPT_MAX, BUFFER_SIZE, BUFFERS_KEPT, HEAD_MAX};
 
 /// Where buffers come from and go back to.
 pub struct Buffers {
@@ -53,6 +53,11 @@ impl Buffers {
     fn clients_limit(&self, size: usize) -> usize {
         let eighths = if size <= BODY_SMALL_MAX { 7 } else { 6 };
         self.bytes_limit / 8 * eighths
+    }
+
+    /// Largest body of a client that finds room if nobody else takes any.
+    pub fn body_max(&self) -> usize {
+        self.clients_limit(usize::MAX).saturating_sub(HEAD_MAX)
     }
 
     /// True if there is room for a client's body that takes a buffer of `size` bytes.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::extensions::{self, Program};
 use super::interpreter;
 use super::paths::{self, Paths, Places};
+use crate::board::budget::Budget;
 use crate::function::config::{FunctionConfig, Runtime};
 use crate::function::elf::{Elf, LOOK, Target};
 use crate::function::name::Home;
@@ -67,6 +68,8 @@ pub struct Facts {
     pub interpreters: Vec<PathBuf>,
     /// Whether workers can have paths as on AWS.
     pub paths: Paths,
+    /// What memory there is for workers.
+    pub budget: Budget,
 }
 
 /// What a version's workers consist of.
@@ -103,8 +106,10 @@ pub fn prepare(
             let bootstrap = facts.bundled.join("node/bootstrap.cjs").display().to_string();
             cache = compile_cache(facts, code);
             needed.extend(cache.clone());
-            let young = format!("--max-semi-space-size={}", (config.memory_mb / 20).max(1));
-            let old = format!("--max-old-space-size={}", config.memory_mb * 9 / 10 + 1);
+            // Where the board has less than the function's memory, the board counts.
+            let memory_mb = config.memory_mb.min(facts.budget.workers_mb());
+            let young = format!("--max-semi-space-size={}", (memory_mb / 20).max(1));
+            let old = format!("--max-old-space-size={}", memory_mb * 9 / 10 + 1);
             bundled(facts, name, config, ["--v8-pool-size=1", &young, &old, &bootstrap])?
         }
     };

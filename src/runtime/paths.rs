@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use rustix::fs::StatVfsMountFlags;
 
+use crate::board::memory_kib;
 use crate::function::config::{FunctionConfig, Runtime};
 use crate::host::spawn::{Launch, Mount, Namespace, Seat, Spawner};
 use crate::limits::{TMP_KIB_MAX, TMP_MEMORY_PART};
@@ -56,10 +57,7 @@ impl std::fmt::Display for Paths {
 
 /// Half a gibibyte, or less on a machine that has little.
 fn tmp_kib() -> u64 {
-    let info = rustix::system::sysinfo();
-    #[allow(clippy::useless_conversion, reason = "32 bits wide on some machines")]
-    let memory = u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit)) / 1024;
-    TMP_KIB_MAX.min(memory / TMP_MEMORY_PART)
+    TMP_KIB_MAX.min(memory_kib() / TMP_MEMORY_PART)
 }
 
 /// Takes the steps of a worker's start, all but the last. The error is for people.

@@ -28,8 +28,8 @@ use crate::http::listener::{Limits, Peers};
 use crate::io::signal::{Signal, Signals};
 use crate::io::{Buffers, Reactor};
 use crate::limits::{
-    BUFFERS_BYTES_DEFAULT, CONNECTIONS_MAX, FILES_OF_EXTENSIONS, FILES_OWN, FILES_PER_SLOT,
-    HEAD_MAX, HEAD_MS, IDLE_MS, QUIET_MS,
+    CONNECTIONS_MAX, FILES_OF_EXTENSIONS, FILES_OWN, FILES_PER_SLOT, HEAD_MAX, HEAD_MS, IDLE_MS,
+    QUIET_MS,
 };
 use crate::runtime::bundled;
 use crate::runtime::launch::{self, Facts, WorkerKey};
@@ -52,7 +52,9 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
     for key in &settings.not_in_force {
         log::warn!("hob.toml: not yet in force in this build: {key}");
     }
-    let connections = file_limits(settings.slots)?;
+    settings.check_budget()?;
+    let slots = settings.budget.slots;
+    let connections = file_limits(slots)?;
     let store = Rc::new(Store::new(&settings.data));
     let data = settings.data.display();
     let lock = store.open().map_err(|error| Error::doing("open data directory", data, error))?;
@@ -66,7 +68,7 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
     let reaper = settings.reaper.unwrap_or_else(Reaper::detect);
     let signals = Signals::new(&reactor, &[Signal::Stop, Signal::Reload]).map_err(start)?;
     let executor = Rc::new(LocalExecutor::new());
-    let buffers = Buffers::new(BUFFERS_BYTES_DEFAULT);
+    let buffers = Buffers::new(settings.budget.buffers_bytes());
     let mut seed = [0; 8];
     let random = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
     random.map_err(|error| Error::doing("read", "random numbers", error))?;
@@ -75,7 +77,7 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
         &executor,
         &buffers,
         Setup {
-            slots: settings.slots,
+            slots,
             defaults: settings.defaults,
             reaper,
             spares: settings.spares,
@@ -88,6 +90,7 @@ pub fn run(settings: &Settings, origin: Origin) -> Result<(), Error> {
                 caches: store.caches(),
                 interpreters: launch::interpreter_path(),
                 paths: Paths::detect(settings.real_paths, true),
+                budget: settings.budget,
             },
             seed: u64::from_le_bytes(seed),
         },
@@ -179,7 +182,9 @@ impl Server {
         });
         log::info!("hob {} serves http://{address}", env!("CARGO_PKG_VERSION"));
         log::info!("paths of workers: {}", self.host.facts.paths);
-        log::info!("socket {}, {} slots", settings.socket.display(), settings.slots);
+        log::info!("board {}", settings.board);
+        log::info!("memory: {}", settings.budget);
+        log::info!("socket {}, {} slots", settings.socket.display(), settings.budget.slots);
         notify(NotifyState::Ready);
         let drain_limit_s = self.until_stop(settings.drain_limit_s).await;
         notify(NotifyState::Stopping);

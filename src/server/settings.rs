@@ -1,6 +1,7 @@
 //! `hob.toml`, `HOB_*` variables and flags: one table of keys, read three ways.
 //!
-//! A flag wins over a variable, a variable over the file, the file over the defaults.
+//! A flag wins over a variable, a variable over the file, the file over the board's profile, and that
+//! over the defaults.
 
 mod auth;
 mod keys;
@@ -9,12 +10,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::api::auth::{Auth, Credentials};
+use crate::board::budget::Budget;
+use crate::board::{Board, Machine, memory_kib};
 use crate::config::{Section, Source};
 use crate::error::Error;
 use crate::function::name::Home;
 use crate::host::catalog::Defaults;
 use crate::host::process::Reaper;
-use crate::limits::{DRAIN_LIMIT_S_DEFAULT, SLOTS_DEFAULT};
+use crate::limits::DRAIN_LIMIT_S_DEFAULT;
 pub use keys::{KEYS, Key, Kind};
 
 /// A key's value, from wherever.
@@ -35,8 +38,10 @@ pub struct Settings {
     pub data: PathBuf,
     /// Function folders.
     pub functions: Option<PathBuf>,
-    /// Processes at one time.
-    pub slots: u16,
+    /// The board that this machine is taken for.
+    pub board: Board,
+    /// Memory for the server and its workers, and for how many of these.
+    pub budget: Budget,
     /// Limits that hold where a function says nothing.
     pub defaults: Defaults,
     /// How long running invocations get at the end.
@@ -55,11 +60,20 @@ pub struct Settings {
     pub auth: Auth,
     /// Keys that were given and that this build does not act upon yet.
     pub not_in_force: Vec<&'static str>,
+    said: Said,
+}
+
+/// What was said about the board, and in place of what its profile says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Said {
+    board: Option<String>,
+    slots: Option<u16>,
+    memory_budget_mb: Option<u32>,
 }
 
 impl Settings {
-    /// What holds when nobody says anything.
-    pub fn new() -> Settings {
+    /// What holds when nobody says anything, but for what the board's profile says.
+    fn new() -> Settings {
         let root = rustix::process::geteuid().is_root();
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let home = || variable("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
@@ -76,7 +90,8 @@ impl Settings {
             socket: default_socket(),
             data,
             functions: (root && etc.is_dir()).then(|| etc.to_owned()),
-            slots: SLOTS_DEFAULT,
+            board: Board::default(),
+            budget: Budget::of(0, 0),
             defaults: Defaults::default(),
             drain_limit_s: DRAIN_LIMIT_S_DEFAULT,
             home: Home { region: "us-east-1".into(), account: "000000000000".into() },
@@ -86,6 +101,7 @@ impl Settings {
             real_paths: false,
             auth: Auth::Open,
             not_in_force: Vec::new(),
+            said: Said::default(),
         }
     }
 
@@ -125,7 +141,44 @@ impl Settings {
             settings.set_text(key, &format!("--{}", key.flag), text)?;
         }
         settings.make_absolute()?;
+        settings.take_board();
         Ok(settings)
+    }
+
+    /// Lets the board's profile say what nobody else did.
+    fn take_board(&mut self) {
+        let wanted = self.said.board.as_deref().unwrap_or("auto");
+        self.board = Board::choose(wanted, &Machine::this()).expect("the name passed its check");
+        self.budget = Budget::of(
+            self.said.memory_budget_mb.unwrap_or(self.board.memory_budget_mb),
+            self.said.slots.unwrap_or(self.board.slots),
+        );
+    }
+
+    /// Refuses a memory budget that the machine does not have, or that is not enough.
+    pub fn check_budget(&self) -> Result<(), Error> {
+        let (budget, board) = (self.budget, self.board.id);
+        let memory_mb = memory_kib() / 1024;
+        if u64::from(budget.whole_mb) > memory_mb {
+            return Err(Error::usage(format!(
+                "memory_budget_mb: {} MB (board {board}) are more than the {memory_mb} MB that this \
+                 machine has",
+                budget.whole_mb
+            )));
+        }
+        if !budget.fits() {
+            let most = Budget::slots_max(budget.whole_mb);
+            let fewer = match Budget::of(budget.whole_mb, most).fits() {
+                true => format!("slots up to {most}, or "),
+                false => String::new(),
+            };
+            return Err(Error::usage(format!(
+                "{} slots do not fit into memory_budget_mb (board {board}): {budget}; allowed: \
+                 {fewer}a larger budget",
+                budget.slots,
+            )));
+        }
+        Ok(())
     }
 
     /// Helpers and workers run in other directories than the server: a path, from wherever it
@@ -189,9 +242,11 @@ impl Settings {
             ("socket", Value::Text(text)) => self.socket = text.into(),
             ("data", Value::Text(text)) => self.data = text.into(),
             ("functions", Value::Text(text)) => self.functions = Some(text.into()),
-            ("board", Value::Text(text)) if text == "auto" => {}
-            ("board", Value::Text(_)) => self.not_in_force.push("board"),
-            ("slots", Value::Number(n)) => self.slots = u16::try_from(n).unwrap_or(u16::MAX),
+            ("board", Value::Text(text)) => self.said.board = Some(text),
+            ("slots", Value::Number(n)) => self.said.slots = u16::try_from(n).ok(),
+            ("memory_budget_mb", Value::Number(n)) => {
+                self.said.memory_budget_mb = u32::try_from(n).ok();
+            }
             ("queue_wait_ms", Value::Number(n)) => {
                 self.defaults.queue_wait_ms = u32::try_from(n).unwrap_or(u32::MAX);
             }
@@ -221,12 +276,6 @@ impl Settings {
             ("paths", Value::Text(text)) => self.real_paths = text == "real",
             (name, value) => unreachable!("{name} = {value:?} passed its check"),
         }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings::new()
     }
 }
 
@@ -312,6 +361,7 @@ data = "/d"
 functions = "/f"
 board = "auto"
 slots = 4
+memory_budget_mb = 100
 queue_wait_ms = 5
 idle_timeout_s = 6
 init_limit_s = 20
@@ -335,7 +385,7 @@ ca = "/ca"
 group = "hob"
 "#;
         let settings = read(text, &[("slots", "8")]).expect("valid");
-        assert_eq!((settings.slots, settings.drain_limit_s), (8, 7));
+        assert_eq!((settings.budget, settings.drain_limit_s), (Budget::of(100, 8), 7));
         assert_eq!(
             settings.defaults,
             Defaults { queue_wait_ms: 5, idle_timeout_s: 6, init_limit_s: 20, freeze_ms: 9 }
@@ -346,6 +396,24 @@ group = "hob"
         assert_eq!(settings.not_in_force, ["mqtt"]);
         assert_eq!((settings.reaper, settings.real_paths), (Some(Reaper::Sigchld), true));
         assert!(!settings.spares && !settings.cgroups);
+    }
+
+    #[test]
+    fn what_the_board_says_is_the_lowest_level() {
+        let budget =
+            |text: &str, flags: &[(&'static str, &str)]| read(text, flags).expect("valid").budget;
+        let duo = "board = \"milkv-duo\"\n";
+        assert_eq!(budget(duo, &[]), Budget::of(12, 4));
+        assert_eq!(budget(duo, &[("board", "pi-zero")]), Budget::of(240, 8));
+        assert_eq!(budget(&format!("slots = 2\n{duo}"), &[]), Budget::of(12, 2));
+        assert_eq!(budget(duo, &[("memory_budget_mb", "40")]), Budget::of(40, 4));
+        let settings = read("memory_budget_mb = 9\nslots = 40", &[]).expect("valid");
+        let error = settings.check_budget().expect_err("too much").message;
+        assert!(error.starts_with("40 slots do not fit into memory_budget_mb (board "), "{error}");
+        assert!(
+            error.contains("40 slots 7.5 = 13.2 of 9 MB; allowed: slots up to 17, or a larger"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -366,6 +434,16 @@ group = "hob"
             ("account = \"1\"", &[], ":1: account: \"1\" is not valid, allowed: twelve digits"),
             ("[auth]\nkeys = [{ id = \"a\" }]", &[], ":2: auth.keys.secret: is missing"),
             ("[mqtt]\nuser = \"a\"", &[], ":1: mqtt.broker: is missing"),
+            (
+                "board = \"pi-9\"",
+                &[],
+                ":1: board: \"pi-9\" is not valid, allowed: auto, beaglebone, ",
+            ),
+            (
+                "",
+                &[("board", "pi-9")],
+                "--board: \"pi-9\" is not valid, allowed: auto, beaglebone, ",
+            ),
             ("", &[("slots", "x")], "--slots: \"x\" is not valid, allowed: 1..256"),
             ("", &[("listen", "80")], "--listen: \"80\" is not valid, allowed: HOST:PORT"),
         ] {

@@ -146,6 +146,12 @@ pub async fn put_provisioned(request: &mut Request<'_>) -> Result<Answer, End> {
     }
     let provisioned = Provisioned { requested, modified_ms: now_ms() };
     record.provisioned_concurrency.insert(qualifier.to_owned(), provisioned.clone());
+    // What cannot be brought in at all shows as failed.
+    if let Ok(Some(version)) = api.host.published(&api.store, &named.name, number) {
+        let sum = total(record.provisioned_concurrency.values().map(|p| p.requested));
+        let checked = api.host.check_memory(&named.name, &version.config, sum);
+        checked.map_err(ApiError::invalid_parameter)?;
+    }
     apply(api, &named.name, &record).await?;
     let status = Status { ready: 0, failed: false };
     Ok(Answer::new(202, show(&provisioned, status)))

@@ -1,6 +1,7 @@
 //! Configurations that come from the API: not from a file, but value by value.
 
 use super::{ASYNC_DEFAULT, FunctionConfig, RecursiveLoop, Runtime, Sandbox, Zygote};
+use crate::limits::MEMORY_MB_DEFAULT;
 
 /// What a tag of the server's own may say, and what it must be.
 type Setter = (&'static str, &'static str, fn(&mut FunctionConfig, &str) -> bool);
@@ -16,7 +17,12 @@ const SETTERS: [Setter; 6] = [
     ("shutdown_grace_ms", "0..60000", |config, text| {
         number(text, 0..=60_000, |n| config.shutdown_grace_ms = Some(n))
     }),
-    ("memory_mb", "1..10240", |config, text| number(text, 1..=10_240, |n| config.memory_mb = n)),
+    ("memory_mb", "1..10240", |config, text| {
+        number(text, 1..=10_240, |n| {
+            config.memory_mb = n;
+            config.memory_is_said = true;
+        })
+    }),
     ("max_invocations", "0..4294967295", |config, text| {
         number(text, 0..=u32::MAX, |n| config.max_invocations = n)
     }),
@@ -43,7 +49,8 @@ impl FunctionConfig {
             runtime,
             handler: handler.to_owned(),
             timeout_s: 3,
-            memory_mb: 128,
+            memory_mb: MEMORY_MB_DEFAULT,
+            memory_is_said: false,
             environment: Vec::new(),
             layers: Vec::new(),
             reserved_concurrency: None,
@@ -61,6 +68,11 @@ impl FunctionConfig {
             log: None,
             not_in_force: Vec::new(),
         }
+    }
+
+    /// What a worker is said to need, in MB.
+    pub fn declared_mb(&self) -> Option<u32> {
+        self.memory_is_said.then_some(self.memory_mb)
     }
 
     /// Sets one of the keys that tags may set; the error says what is allowed.
@@ -105,7 +117,7 @@ mod tests {
         for (key, value) in [("queue_wait_ms", "0"), ("memory_mb", "32"), ("zygote", "off")] {
             assert_eq!(config.set(key, value), Ok(()), "{key}");
         }
-        assert_eq!((config.queue_wait_ms, config.memory_mb), (Some(0), 32));
+        assert_eq!((config.queue_wait_ms, config.declared_mb()), (Some(0), Some(32)));
         assert_eq!(config.zygote, Zygote::Off);
         for (key, value, allowed) in [
             ("queue_wait_ms", "-1", "0..900000"),

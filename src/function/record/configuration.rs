@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::function::config::{FunctionConfig, Log, Runtime};
+use crate::limits::MEMORY_MB_DEFAULT;
 
 /// What the API's caller may say about how code is run. The names are Lambda's, so that this is
 /// also a part of what it answers.
@@ -114,7 +115,7 @@ impl Configuration {
             role,
             handler: handler.to_owned(),
             timeout: 3,
-            memory_size: 128,
+            memory_size: MEMORY_MB_DEFAULT,
             environment: None,
             layers: Vec::new(),
             architectures: vec![machine.to_owned()],
@@ -131,6 +132,8 @@ impl Configuration {
         let mut config = FunctionConfig::new(runtime, &self.handler);
         config.timeout_s = self.timeout;
         config.memory_mb = self.memory_size;
+        // The least that the API takes is more than a small board has: it says nothing.
+        config.memory_is_said = self.memory_size > MEMORY_MB_DEFAULT;
         let variables = self.environment.iter().flat_map(|environment| &environment.variables);
         config.environment = variables.map(|(n, value)| (n.clone(), value.clone())).collect();
         config.layers = self.layers.iter().map(|layer| layer.arn.clone()).collect();

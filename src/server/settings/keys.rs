@@ -1,7 +1,8 @@
 //! The keys of `hob.toml`, each with its flag, its variable, and what it may hold.
 
+use crate::board::{ALLOWED, BOARDS};
 use crate::function::name::REGION_MAX;
-use crate::limits::SLOTS_MAX;
+use crate::limits::{MEMORY_BUDGET_MB_MAX, SLOTS_MAX};
 
 /// What a key holds.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,10 @@ fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
 }
 
+fn is_board(text: &str) -> bool {
+    text == "auto" || BOARDS.iter().any(|(id, _)| *id == text)
+}
+
 const PATH: Kind = Kind::Text(is_path, "a path");
 
 /// Every key that may stand at the top of `hob.toml`.
@@ -60,14 +65,20 @@ pub const KEYS: [Key; 17] = [
     Key {
         name: "board",
         flag: "board",
-        kind: Kind::Text(is_path, "auto, or a board"),
-        help: "board profile",
+        kind: Kind::Text(is_board, ALLOWED),
+        help: "whose slots and memory budget hold (auto: this machine's)",
+    },
+    Key {
+        name: "memory_budget_mb",
+        flag: "memory-budget-mb",
+        kind: Kind::Integer(1, MEMORY_BUDGET_MB_MAX as i64),
+        help: "memory for server and workers (the board's)",
     },
     Key {
         name: "slots",
         flag: "slots",
         kind: Kind::Integer(1, SLOTS_MAX as i64),
-        help: "processes at one time (16)",
+        help: "processes at one time (the board's, else up to 16)",
     },
     Key {
         name: "queue_wait_ms",
