@@ -67,8 +67,12 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
         }
         ["discard", data, running @ ..] => {
             store(data).discard(running).map_err(|error| fail(&error))?;
+            bundled::remove_others(Path::new(data)).map_err(|error| fail(&error))?;
         }
-        ["clean", data] => store(data).clean().map_err(|error| fail(&error))?,
+        ["clean", data] => {
+            store(data).clean().map_err(|error| fail(&error))?;
+            bundled::remove_others(Path::new(data)).map_err(|error| fail(&error))?;
+        }
         _ => return Err(Error::usage("helper: for the server's own use")),
     }
     Ok(())

@@ -6,7 +6,8 @@
 //! DATA/runtime/DIGEST/node/     what `nodejs*` workers run
 //! ```
 //!
-//! A directory is written once, whole, by a helper; another hob brings another one.
+//! A directory is written once, whole, by a helper. Another hob brings another one, and the old one
+//! stays as long as a server may still start workers from it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -74,15 +75,15 @@ pub fn directory(data: &Path) -> PathBuf {
     data.join("runtime").join(format!("{DIGEST:016x}"))
 }
 
-/// Writes them there, unless that was done before; removes those of other builds.
+/// Writes them there, unless that was done before.
 pub fn install(data: &Path) -> io::Result<()> {
     let place = directory(data);
     if place.is_dir() {
         return Ok(());
     }
     let all = data.join("runtime");
-    tree::remove(&all)?;
     let new = all.join(".new");
+    tree::remove(&new)?;
     for (path, content) in SOURCES {
         let file = new.join(path);
         fs::create_dir_all(file.parent().unwrap_or(&new))?;
@@ -93,6 +94,19 @@ pub fn install(data: &Path) -> io::Result<()> {
     tree::sync_directories(&new)?;
     fs::rename(&new, &place)?;
     File::open(&all)?.sync_all()
+}
+
+/// Removes those of other builds. Only while no other server runs.
+pub fn remove_others(data: &Path) -> io::Result<()> {
+    let own = directory(data);
+    let Ok(all) = fs::read_dir(data.join("runtime")) else { return Ok(()) };
+    for entry in all {
+        let path = entry?.path();
+        if path != own {
+            tree::remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -121,11 +135,17 @@ mod tests {
     }
 
     #[test]
-    fn they_are_written_whole_and_once_and_replace_those_of_another_build() {
+    fn they_are_written_whole_and_once_and_those_of_another_build_go_when_told() {
         let data = tempfile::tempdir().expect("data");
         let old = data.path().join("runtime/0123456789abcdef/python");
         fs::create_dir_all(&old).expect("made");
+        remove_others(data.path()).expect("removed");
+        assert!(!old.exists());
+        remove_others(&data.path().join("none")).expect("nothing to do");
+        fs::create_dir_all(&old).expect("made");
         install(data.path()).expect("installed");
+        assert!(old.exists());
+        remove_others(data.path()).expect("removed");
         assert!(!old.exists());
         for (path, content) in SOURCES {
             let written = fs::read_to_string(directory(data.path()).join(path)).expect(path);
