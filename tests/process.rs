@@ -26,6 +26,8 @@ mod lifecycle;
 mod output;
 #[path = "process/paths.rs"]
 mod paths;
+#[path = "process/probe.rs"]
+mod probe;
 #[path = "process/starts.rs"]
 mod starts;
 #[path = "process/stream.rs"]

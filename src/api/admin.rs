@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::auth::Claimed;
 use super::control::upload::{self, Incoming};
-use super::control::{CHANGE_IT, no_folder, push as push_code};
+use super::control::{CHANGE_IT, no_built_in, no_folder, push as push_code};
 use super::error::ApiError;
 use super::route::Admin;
 use super::{Api, End, logs, reply};
@@ -167,6 +167,7 @@ fn paths(api: &Api, version: &Version) -> Value {
 }
 
 async fn remove(api: &Rc<Api>, name: &str) -> Result<Value, ApiError> {
+    no_built_in(name)?;
     // What is true of the function stays true only as long as nobody else changes functions.
     let _change = api.host.changes.lock().await;
     if api.host.catalog.borrow().function(name).is_none() {
@@ -249,6 +250,7 @@ async fn push(
         ))
         .into());
     }
+    no_built_in(name)?;
     if claimed.is_proven() {
         no_folder(api, name, CHANGE_IT)?;
     }

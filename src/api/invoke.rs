@@ -11,7 +11,7 @@ use super::auth::{Caller, Claimed};
 use super::error::ApiError;
 use super::route::Invoke;
 use super::{Api, End, json};
-use crate::function::name::{FunctionName, Name};
+use crate::function::name::{FunctionName, Name, is_built_in};
 use crate::function::record::LATEST;
 use crate::host::catalog::Version;
 use crate::host::invocation::{Call, Payload, Settled};
@@ -206,6 +206,9 @@ pub fn wait<'a, 'h, T>(
 pub fn find(api: &Api, name: FunctionName<'_>) -> Result<Rc<Version>, ApiError> {
     let host = &api.host;
     let number = {
+    if is_built_in(name.name) && name.qualifier.is_none_or(|qualifier| qualifier == LATEST) {
+        return host.probe().map_err(|why| not_found(host, name, &format!(" ({why})")));
+    }
         let catalog = host.catalog.borrow();
         let function = catalog.function(name.name).ok_or_else(|| not_found(host, name, ""))?;
         let label = name.qualifier.filter(|qualifier| *qualifier != LATEST);

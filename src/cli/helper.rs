@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::print;
+use super::{print, probe};
 use crate::error::Error;
 use crate::function::package;
 use crate::function::store::{Part, Store};
@@ -69,6 +69,7 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
             store(data).discard(running).map_err(|error| fail(&error))?;
             bundled::remove_others(Path::new(data)).map_err(|error| fail(&error))?;
         }
+        ["probe"] => probe::run()?,
         ["clean", data] => {
             store(data).clean().map_err(|error| fail(&error))?;
             bundled::remove_others(Path::new(data)).map_err(|error| fail(&error))?;

@@ -8,6 +8,7 @@ mod doctor;
 mod help;
 mod helper;
 mod invoke;
+mod probe;
 mod sample;
 mod table;
 

@@ -81,6 +81,14 @@ pub fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
+/// The function that every server has: it tells which server that is.
+pub const PROBE: &str = "hob-probe";
+
+/// True for the name of a function that is built into the server, which no other may have.
+pub fn is_built_in(name: &str) -> bool {
+    name == PROBE
+}
+
 /// True if `text` may be a layer's name.
 pub fn is_layer_name(text: &str) -> bool {
     (1..=LAYER_NAME_MAX).contains(&text.len())

@@ -392,7 +392,8 @@ impl Catalog {
         }
     }
 
-    fn enter(&mut self, version: &Rc<Version>) {
+    /// Puts a version in that belongs to no function of the list, or not yet.
+    pub(super) fn enter(&mut self, version: &Rc<Version>) {
         let index = usize::from(version.id.0);
         if index >= self.versions.len() {
             self.versions.resize(index + 1, None);

@@ -135,5 +135,6 @@ impl Host {
         if let Some(seat) = worker.seat() {
             seat.end();
         }
+        self.dismiss_built_in(&worker.version);
     }
 }

@@ -11,6 +11,7 @@ use super::catalog::{Catalog, Controls, Function, NO_FUNCTION, Source, Version};
 use super::trace::Lineage;
 use crate::function::config::FunctionConfig;
 use crate::function::layer;
+use crate::function::name::is_built_in;
 use crate::function::record::{FunctionRecord, LATEST};
 use crate::function::url::UrlId;
 use crate::limits::{CONFIG_BYTES_MAX, LOAD_WAIT_MS};
@@ -203,7 +204,7 @@ impl Host {
 
     /// Waits, for a moment at the most, until the function `name` was read at start.
     pub fn know<'a>(&'a self, name: &'a str) -> impl Future<Output = ()> + 'a {
-        self.read(move |catalog| catalog.function(name).is_some())
+        self.read(move |catalog| is_built_in(name) || catalog.function(name).is_some())
     }
 
     /// The same for the function whose URL is called so.

@@ -3,6 +3,7 @@
 //! One thread, one executor. The pool is borrowed only inside [`Host::step`], which never waits;
 //! performing an action may make further events, and these take their turn in the same step.
 
+mod built_in;
 pub mod catalog;
 pub mod cgroup;
 mod crew;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::watch::{Changes, Watch};
+use crate::function::name::is_built_in;
 use crate::function::record::FunctionRecord;
 use crate::function::store::{Content, Found, Part, Store};
 use crate::host::Host;
@@ -214,6 +215,10 @@ fn read(text: &str) -> (Vec<Found>, bool) {
     (text[..end].lines().filter_map(parse).collect(), is_whole)
 }
 
+    if is_built_in(name) {
+        let why = format!("{}: the name is that of a built-in function", folder.display());
+        return host.install(host.refused(name, source, why));
+    }
 /// Reads a line of `helper scan`; the counterpart is [`print()`].
 fn parse(line: &str) -> Option<Found> {
     let mut fields = line.splitn(4, '\t');

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Named;
 use crate::api::Api;
 use crate::api::error::ApiError;
+use crate::function::name::is_built_in;
 use crate::function::record::{FunctionRecord, LATEST, VersionRecord};
 use crate::function::store::Part;
 use crate::host::catalog::{Controls, Source};
@@ -86,6 +87,16 @@ pub async fn apply(api: &Rc<Api>, name: &str, record: &FunctionRecord) -> Result
     commit(api, name, record, None).await?;
     api.host.control(&api.store, name, Controls::of(record));
     Ok(())
+}
+
+/// What is built into the server is neither shown nor changed.
+pub fn no_built_in(name: &str) -> Result<(), ApiError> {
+    match is_built_in(name) {
+        true => Err(ApiError::conflict(format!(
+            "function {name} is built into the server: it can be invoked, and nothing else"
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// A function that is a folder is neither pushed nor removed; `instead` says what to do.

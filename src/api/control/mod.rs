@@ -39,7 +39,7 @@ use crate::http::connection::Broken;
 use crate::http::reply::ReplyHead;
 use crate::http::{Connection, Head, Refused};
 use crate::limits::CONTROL_BODY_MAX;
-pub use change::{CHANGE_IT, no_folder};
+pub use change::{CHANGE_IT, no_built_in, no_folder};
 pub use download::serve as download;
 use fields::Fields;
 pub use functions::push;
@@ -256,6 +256,7 @@ impl Named {
         let FunctionName { name, qualifier } = home
             .parse(text, qualifier.as_deref())
             .map_err(|bad| ApiError::bad_name(text, bad, &home.region))?;
+        no_built_in(name)?;
         Ok(Named { name: name.to_owned(), qualifier: qualifier.map(str::to_owned) })
     }
 }
