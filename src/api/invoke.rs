@@ -206,9 +206,9 @@ pub fn wait<'a, 'h, T>(
 pub fn find(api: &Api, name: FunctionName<'_>) -> Result<Rc<Version>, ApiError> {
     let host = &api.host;
     let number = {
-    if is_built_in(name.name) && name.qualifier.is_none_or(|qualifier| qualifier == LATEST) {
-        return host.probe().map_err(|why| not_found(host, name, &format!(" ({why})")));
-    }
+        if is_built_in(name.name) && name.qualifier.is_none_or(|qualifier| qualifier == LATEST) {
+            return host.probe().map_err(|why| not_found(host, name, &format!(" ({why})")));
+        }
         let catalog = host.catalog.borrow();
         let function = catalog.function(name.name).ok_or_else(|| not_found(host, name, ""))?;
         let label = name.qualifier.filter(|qualifier| *qualifier != LATEST);

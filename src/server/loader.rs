@@ -170,6 +170,10 @@ fn found_folder(folders: Option<&Path>, name: &str) -> PathBuf {
 fn apply(host: &Rc<Host>, store: &Store, folders: Option<&Path>, found: &Found, folder: &Path) {
     let source = if found.pushed { Source::Pushed } else { Source::Folder(folder.to_owned()) };
     let name = &found.name;
+    if is_built_in(name) {
+        let why = format!("{}: the name is that of a built-in function", folder.display());
+        return host.install(host.refused(name, source, why));
+    }
     let (same, shadowed) = {
         let catalog = host.catalog.borrow();
         let known = catalog.function(name);
@@ -215,10 +219,6 @@ fn read(text: &str) -> (Vec<Found>, bool) {
     (text[..end].lines().filter_map(parse).collect(), is_whole)
 }
 
-    if is_built_in(name) {
-        let why = format!("{}: the name is that of a built-in function", folder.display());
-        return host.install(host.refused(name, source, why));
-    }
 /// Reads a line of `helper scan`; the counterpart is [`print()`].
 fn parse(line: &str) -> Option<Found> {
     let mut fields = line.splitn(4, '\t');

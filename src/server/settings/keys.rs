@@ -52,7 +52,7 @@ fn is_board(text: &str) -> bool {
 const PATH: Kind = Kind::Text(is_path, "a path");
 
 /// Every key that may stand at the top of `hob.toml`.
-pub const KEYS: [Key; 17] = [
+pub const KEYS: [Key; 18] = [
     Key {
         name: "listen",
         flag: "listen",
