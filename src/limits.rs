@@ -295,9 +295,9 @@ pub const LAYERS_MAX: usize = 5;
 pub const LAYER_RUNTIMES_MAX: usize = 15;
 /// Characters of a layer's license, as on Lambda.
 pub const LICENSE_MAX: usize = 512;
-/// Bytes of a policy, as on Lambda.
 /// Bytes of the server's program that its built-in function hashes at one time.
 pub const PROBE_READ: usize = 64 * 1024;
+/// Bytes of a policy, as on Lambda.
 pub const POLICY_BYTES_MAX: usize = 20 * 1024;
 /// Tags of a function, as on Lambda.
 pub const TAGS_MAX: usize = 50;
