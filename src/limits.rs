@@ -83,6 +83,15 @@ pub const DRAIN_MS: u32 = 5_000;
 /// Time between looks for clients that still read their replies, while the server stops.
 pub const REPLIED_LOOK_MS: u32 = 5;
 
+/// Time between looks for connections that have come to rest and go to the server's successor.
+pub const HAND_OVER_LOOK_MS: u32 = 2;
+/// How long a successor may take until it serves: it reads all functions first.
+pub const UPGRADE_WAIT_S_DEFAULT: u32 = 30;
+/// Bytes of what a successor is told: the keys of workers that its predecessors still have.
+pub const UPGRADE_HELLO_MAX: usize = 4 * 1024;
+/// Workers' keys that go from server to server: as many upgrades as may overlap.
+pub const UPGRADE_KEYS_MAX: usize = 16;
+
 /// First size of a buffer: a request with its head and a small payload.
 pub const BUFFER_SIZE: usize = 4 * 1024;
 /// Largest buffer that is kept for reuse; what a large payload needed goes back to the system.
@@ -287,6 +296,8 @@ pub const DESTINATION_MAX: usize = 350;
 pub const URL_LENGTH_MAX: usize = 100;
 /// Bytes of all code, as Lambda tells it: what a board has room for is the disk's affair.
 pub const CODE_TOTAL_MAX: u64 = 80_530_636_800;
+/// Bytes of the server's program that its built-in function hashes at one time.
+pub const PROBE_READ: usize = 64 * 1024;
 /// Bytes of a download that are read and sent at one time.
 pub const DOWNLOAD_SEND: usize = 64 * 1024;
 /// Layers of a function, as on Lambda.
@@ -295,8 +306,6 @@ pub const LAYERS_MAX: usize = 5;
 pub const LAYER_RUNTIMES_MAX: usize = 15;
 /// Characters of a layer's license, as on Lambda.
 pub const LICENSE_MAX: usize = 512;
-/// Bytes of the server's program that its built-in function hashes at one time.
-pub const PROBE_READ: usize = 64 * 1024;
 /// Bytes of a policy, as on Lambda.
 pub const POLICY_BYTES_MAX: usize = 20 * 1024;
 /// Tags of a function, as on Lambda.

@@ -34,6 +34,8 @@ mod starts;
 mod stream;
 #[path = "process/update.rs"]
 mod update;
+#[path = "process/upgrade.rs"]
+mod upgrade;
 #[path = "process/zygote.rs"]
 mod zygote;
 

@@ -169,7 +169,7 @@ fn paths(api: &Api, version: &Version) -> Value {
 async fn remove(api: &Rc<Api>, name: &str) -> Result<Value, ApiError> {
     no_built_in(name)?;
     // What is true of the function stays true only as long as nobody else changes functions.
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     if api.host.catalog.borrow().function(name).is_none() {
         return Err(ApiError::not_found(format!("Function not found: {name}")));
     }
@@ -265,7 +265,7 @@ async fn push(
 /// Unpacks a zip, looks at it, and only then makes it the function's code.
 async fn install(api: &Rc<Api>, name: &str, zip: Incoming) -> Result<(), ApiError> {
     let host = &api.host;
-    let _change = host.changes.lock().await;
+    let _change = api.change().await?;
     // A folder of this name may have come while the zip did.
     no_folder(api, name, CHANGE_IT)?;
     // Before the zip is unpacked: what that adds has no name yet.

@@ -173,6 +173,12 @@ impl ApiError {
         ApiError { retry_after_s: Some(1), ..error }
     }
 
+    /// 503: another server takes over, and will take changes.
+    pub fn handing_over() -> ApiError {
+        let error = ApiError::service(503, "The server hands over to its successor: try again.");
+        ApiError { retry_after_s: Some(1), ..error }
+    }
+
     /// What a caller hears of an invocation that was not taken.
     pub fn refused(refusal: Refusal) -> ApiError {
         let reason = match refusal {

@@ -185,6 +185,7 @@ pub fn wait<'a, 'h, T>(
     connection: &'a Connection,
     poll: impl Fn(&mut Claim<'h>, &Context<'_>) -> Poll<T> + 'a,
 ) -> impl Future<Output = Result<T, End>> + 'a {
+    connection.asked();
     let io = connection.io();
     let half_closes_until = io.reactor().now().after_ms(HALF_CLOSE_MS);
     let mut half_closed = false;
@@ -205,10 +206,10 @@ pub fn wait<'a, 'h, T>(
 /// The version that a name means, or Lambda's error. An alias with two ends means either.
 pub fn find(api: &Api, name: FunctionName<'_>) -> Result<Rc<Version>, ApiError> {
     let host = &api.host;
+    if is_built_in(name.name) && name.qualifier.is_none_or(|qualifier| qualifier == LATEST) {
+        return host.probe().map_err(|why| not_found(host, name, &format!(" ({why})")));
+    }
     let number = {
-        if is_built_in(name.name) && name.qualifier.is_none_or(|qualifier| qualifier == LATEST) {
-            return host.probe().map_err(|why| not_found(host, name, &format!(" ({why})")));
-        }
         let catalog = host.catalog.borrow();
         let function = catalog.function(name.name).ok_or_else(|| not_found(host, name, ""))?;
         let label = name.qualifier.filter(|qualifier| *qualifier != LATEST);

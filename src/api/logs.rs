@@ -29,6 +29,7 @@ pub async fn serve(
         return Err(ApiError::not_found(format!("Function not found: {name}")).into());
     }
     connection.body(head, 0).await?;
+    connection.asked();
     let reply = ReplyHead::new(200)
         .field("Content-Type", "text/plain; charset=utf-8")
         .connection(head, head.keep_alive)

@@ -26,6 +26,8 @@ use crate::http::connection::Broken;
 use crate::http::reply::ReplyHead;
 use crate::http::{Closed, Connection, Head, Refused};
 use crate::limits::PAYLOAD_MAX;
+use smol::lock::MutexGuard;
+
 use auth::{Auth, Claimed};
 use error::ApiError;
 use route::Route;
@@ -46,6 +48,19 @@ pub struct Api {
 }
 
 impl Api {
+    /// Waits for the turn to change functions, which lasts as long as what is returned. A server
+    /// that hands over to its successor changes nothing any more.
+    pub async fn change(&self) -> Result<MutexGuard<'_, ()>, ApiError> {
+        let check = || match self.host.is_succeeded.get() {
+            true => Err(ApiError::handing_over()),
+            false => Ok(()),
+        };
+        check()?;
+        let turn = self.host.changes.lock().await;
+        check()?;
+        Ok(turn)
+    }
+
     /// Checks the credentials of a request, as far as its head shows them.
     pub fn check(&self, connection: &Connection, head: &Head) -> Result<Claimed<'_>, ApiError> {
         self.auth.check(connection, head, &self.host.facts.home)
@@ -138,7 +153,7 @@ pub fn serve(api: Rc<Api>, mut connection: Connection) -> impl Future<Output = (
                     }
                 }
             }
-            if !head.keep_alive || api.host.is_draining() {
+            if !head.keep_alive || (api.host.is_draining() && !connection.moves_on()) {
                 return connection.close().await;
             }
         }

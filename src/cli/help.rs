@@ -102,7 +102,8 @@ Each is a key of hob.toml too, and a variable: ";
 A flag wins over a variable, a variable over the file. HOB_LOG=debug says more.
 
 SIGTERM and SIGINT drain: running invocations finish, new ones get 503. A second
-one stops at once. SIGHUP reads settings and functions again.
+one stops at once. SIGHUP reads settings and functions again. SIGUSR2 starts the program
+anew, which takes over sockets and connections; this one ends with its invocations.
 ";
     text
 }

@@ -37,7 +37,8 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Version => print(&format!("hob {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Serve { config, flags } => {
             let settings = crate::server::settings::Settings::read(config.as_deref(), &flags)?;
-            let origin = crate::server::Origin { config, flags };
+            let program = crate::server::program();
+            let origin = crate::server::Origin { config, flags, program };
             crate::server::run(&settings, origin)?;
         }
         Command::Demo { keep } => demo::run(keep)?,

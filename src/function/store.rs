@@ -30,6 +30,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -92,11 +93,8 @@ impl Store {
     /// Creates what is missing, and takes the lock that keeps other servers out. The lock holds
     /// as long as the file is open.
     pub fn open(&self) -> io::Result<File> {
-        let records = Part::ALL.map(Part::directory);
-        for part in [CODE, LAYERS, CACHES, ZIPS, "folders", "incoming"].into_iter().chain(records) {
-            fs::create_dir_all(self.data.join(part))?;
-        }
-        let lock = File::options().create(true).append(true).open(self.data.join("lock"))?;
+        self.create()?;
+        let lock = File::options().create(true).append(true).open(self.lock())?;
         // What a killed server was just about to start has its lock for another moment.
         for _ in 0..LOCK_WAIT_MS.div_ceil(LOCK_LOOK_MS) {
             match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
@@ -108,6 +106,28 @@ impl Store {
             }
         }
         Err(io::Error::new(io::ErrorKind::ResourceBusy, "another server uses it"))
+    }
+
+    /// The same with the lock of a server that hands over to this one: it is one lock.
+    pub fn take_over(&self, lock: File) -> io::Result<File> {
+        self.create()?;
+        let (given, own) = (lock.metadata()?, fs::metadata(self.lock())?);
+        if (given.dev(), given.ino()) != (own.dev(), own.ino()) {
+            return Err(io::Error::other("the server before uses another one"));
+        }
+        Ok(lock)
+    }
+
+    fn create(&self) -> io::Result<()> {
+        let records = Part::ALL.map(Part::directory);
+        for part in [CODE, LAYERS, CACHES, ZIPS, "folders", "incoming"].into_iter().chain(records) {
+            fs::create_dir_all(self.data.join(part))?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.data.join("lock")
     }
 
     /// The directory itself.

@@ -170,7 +170,7 @@ impl Host {
     /// Removes code that nothing names or runs, if there may be some. Only for who holds the
     /// changes; called with each, so that one old version is left at most.
     pub async fn discard_unused(self: &Rc<Self>, data: &Path) {
-        if !self.unused.replace(false) {
+        if self.has_predecessor.get() || !self.unused.replace(false) {
             return;
         }
         let data = data.display().to_string();

@@ -89,6 +89,10 @@ pub struct Host {
     /// Held by whoever changes functions: by one push or one look at the folders at a time. The
     /// numbers that a change has chosen, and what it read, are its own until it is in force.
     pub changes: smol::lock::Mutex<()>,
+    /// What is kept of functions is the successor's to change.
+    pub is_succeeded: Cell<bool>,
+    /// The server before this one still runs functions, from code that nothing here may name.
+    pub has_predecessor: Cell<bool>,
     pool: RefCell<Pool>,
     workers: RefCell<Vec<Option<Rc<Worker>>>>,
     invocations: RefCell<Invocations>,
@@ -140,6 +144,8 @@ impl Host {
             counters: RefCell::default(),
             processes: Processes::new(reactor, setup.reaper)?,
             changes: smol::lock::Mutex::new(()),
+            is_succeeded: Cell::default(),
+            has_predecessor: Cell::default(),
             pool: RefCell::new(Pool::new(setup.slots)),
             workers: RefCell::new(vec![None; usize::from(setup.slots)]),
             invocations: RefCell::new(Invocations::new(setup.seed)),

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use rustix::process::{Pid, Signal as Sent};
 
-use super::spawn::{self, Exit, Launch, NotStarted, Seat, Spawner, Step};
+use super::spawn::{self, Exit, Launch, NotStarted, Seat, Spawner, Started, Step};
 use crate::io::reactor::Interest;
 use crate::io::signal::{Signal, Signals};
 use crate::io::{Io, Reactor};
@@ -115,6 +115,24 @@ impl Processes {
     pub fn spawn(self: &Rc<Self>, launch: &Launch, seat: &Seat<'_>) -> Result<Process, NotStarted> {
         let process = self.expect();
         match process.start(launch, seat) {
+            Ok(()) => Ok(process),
+            Err(error) => {
+                self.expect_no_more();
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts our successor, which is no worker: nothing here ends it but [`Process::kill`], and it
+    /// does not end with us.
+    pub fn spawn_heir(
+        self: &Rc<Self>,
+        launch: &Launch,
+        seat: &Seat<'_>,
+    ) -> Result<Process, NotStarted> {
+        let process = self.expect();
+        let started = self.spawner.borrow_mut().spawn_heir(launch, seat);
+        match started.and_then(|started| process.started(started)) {
             Ok(()) => Ok(process),
             Err(error) => {
                 self.expect_no_more();
@@ -248,6 +266,10 @@ impl Process {
     /// Makes it, in place of whoever was to. It is still expected if this fails.
     pub fn start(&self, launch: &Launch, seat: &Seat<'_>) -> Result<(), NotStarted> {
         let started = self.all.spawner.borrow_mut().spawn(launch, seat)?;
+        self.started(started)
+    }
+
+    fn started(&self, started: Started) -> Result<(), NotStarted> {
         self.life.ours_kib.set(spawn::own_rss_kib_max());
         let pid = Pid::from_raw(started.pid).expect("a child's pid is positive");
         let pidfd = started.pidfd.map(|fd| Io::new(&self.all.reactor, fd)).transpose();

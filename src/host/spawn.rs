@@ -13,9 +13,11 @@
 #![allow(unsafe_code, reason = "process creation; no other place may have any")]
 
 mod namespace;
+mod own;
 mod text;
 
 pub use namespace::{Mount, Namespace, namespace_of};
+pub use own::{inherited, keep_inherited_descriptors, own_rss_kib_max};
 pub use text::Text;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -55,7 +57,8 @@ impl Launch {
 pub struct Seat<'a> {
     /// `NAME=value` pairs in addition to the launch's.
     pub environment: &'a [CString],
-    /// The child's descriptors from 0 on, three or four; here all of them are above 2.
+    /// The child's descriptors from 0 on, three or four; here all of them are above 2, or have their
+    /// numbers already.
     pub stdio: &'a [BorrowedFd<'a>],
     /// The namespace that it joins instead of making one as its launch says: [`namespace_of`]
     /// somebody who has.
@@ -172,6 +175,8 @@ struct Child {
     files: libc::rlim_t,
     altered: *const [c_int],
     parent: libc::pid_t,
+    /// It is to outlive us, with all that we have ourselves.
+    is_heir: bool,
     failed: Option<NotStarted>,
 }
 
@@ -187,12 +192,17 @@ impl Spawner {
 
     /// Starts a process in a process group of its own. Returns once it executes the handler.
     pub fn spawn(&mut self, launch: &Launch, seat: &Seat<'_>) -> Result<Started, NotStarted> {
-        self.start(launch, seat, launch.program.as_ptr())
+        self.start(launch, seat, launch.program.as_ptr(), false)
+    }
+
+    /// Starts a process in our own group and with our limits, that does not die with us.
+    pub fn spawn_heir(&mut self, launch: &Launch, seat: &Seat<'_>) -> Result<Started, NotStarted> {
+        self.start(launch, seat, launch.program.as_ptr(), true)
     }
 
     /// Takes every step of such a start but the last one, and leaves no process.
     pub fn rehearse(&mut self, launch: &Launch, seat: &Seat<'_>) -> Result<(), NotStarted> {
-        let started = self.start(launch, seat, ptr::null())?;
+        let started = self.start(launch, seat, ptr::null(), false)?;
         reap(started.pid, true);
         Ok(())
     }
@@ -203,6 +213,7 @@ impl Spawner {
         launch: &Launch,
         seat: &Seat<'_>,
         program: *const c_char,
+        is_heir: bool,
     ) -> Result<Started, NotStarted> {
         let arguments = pointers(launch.arguments.iter().map(CString::as_c_str));
         let all = launch.environment.iter().chain(seat.environment);
@@ -220,6 +231,7 @@ impl Spawner {
             files: self.files,
             altered: &raw const *self.altered,
             parent: rustix::process::getpid().as_raw_nonzero().get(),
+            is_heir,
             failed: None,
         };
         let mut pidfd: c_int = -1;
@@ -278,25 +290,10 @@ unsafe fn harden(child: &Child) -> Step {
     // SAFETY: system calls on plain values and on strings that the parent keeps alive; the
     // caller vouches for the rest.
     unsafe {
-        if libc::setpgid(0, 0) != 0 {
-            return Step::Group;
-        }
-        // A server that died before this call sends no signal any more; then nobody waits either.
-        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0
-            || libc::getppid() != child.parent
+        if !child.is_heir
+            && let Some(step) = bind(child)
         {
-            return Step::Tie;
-        }
-        // Before the standard descriptors take its number. Who did not get in is found outside.
-        if child.cgroup >= 0 {
-            libc::write(child.cgroup, c"0".as_ptr().cast(), 1);
-        }
-        let files = libc::rlimit { rlim_cur: child.files, rlim_max: child.files };
-        let cores = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        if libc::setrlimit(libc::RLIMIT_CORE, &cores) != 0
-            || libc::setrlimit(libc::RLIMIT_NOFILE, &files) != 0
-        {
-            return Step::Limits;
+            return step;
         }
         for (source, target) in child.stdio.iter().zip(0..) {
             // The fourth may be in its place already, but not yet for the program.
@@ -340,6 +337,34 @@ unsafe fn harden(child: &Child) -> Step {
     }
 }
 
+/// Puts a worker in its own group, under its limits, and lets it die with the server.
+///
+/// # Safety
+/// As [`harden`].
+unsafe fn bind(child: &Child) -> Option<Step> {
+    // SAFETY: system calls on plain values.
+    unsafe {
+        if libc::setpgid(0, 0) != 0 {
+            return Some(Step::Group);
+        }
+        // A server that died before this call sends no signal any more; then nobody waits either.
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0
+            || libc::getppid() != child.parent
+        {
+            return Some(Step::Tie);
+        }
+        // Before the standard descriptors take its number. Who did not get in is found outside.
+        if child.cgroup >= 0 {
+            libc::write(child.cgroup, c"0".as_ptr().cast(), 1);
+        }
+        let files = libc::rlimit { rlim_cur: child.files, rlim_max: child.files };
+        let cores = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let limited = libc::setrlimit(libc::RLIMIT_CORE, &cores) == 0
+            && libc::setrlimit(libc::RLIMIT_NOFILE, &files) == 0;
+        (!limited).then_some(Step::Limits)
+    }
+}
+
 fn pointers<'a>(strings: impl Iterator<Item = &'a CStr>) -> Vec<*const c_char> {
     strings.map(CStr::as_ptr).chain([ptr::null()]).collect()
 }
@@ -364,28 +389,6 @@ fn every_signal() -> libc::sigset_t {
         let mut set = std::mem::zeroed();
         libc::sigfillset(&mut set);
         set
-    }
-}
-
-/// The most memory that this process had at one time, in KiB; or its program before the last exec.
-pub fn own_rss_kib_max() -> u64 {
-    // SAFETY: `usage` is plain numbers that the call fills in.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-        usage
-    };
-    u64::try_from(usage.ru_maxrss).unwrap_or(0)
-}
-
-/// Keeps what this process inherited, besides its standard descriptors, from its own children.
-pub fn keep_inherited_descriptors() {
-    let Ok(list) = std::fs::read_dir("/proc/self/fd") else { return };
-    for number in list.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
-        if number > 2 {
-            // SAFETY: sets a flag of whatever descriptor has this number; if none has, it fails.
-            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
-        }
     }
 }
 

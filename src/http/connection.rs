@@ -3,6 +3,7 @@
 //! An idle connection holds no buffer. A request's head and body stand in one buffer, which can
 //! be taken away whole, so that a payload is never copied on its way to a worker.
 
+mod end;
 mod pieces;
 
 use std::cell::Cell;
@@ -12,8 +13,6 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use rustix::net::Shutdown;
-
 use super::Refused;
 use super::body::Chunked;
 use super::head::{self, BodyKind, Head};
@@ -22,7 +21,7 @@ use super::reply::{self, ReplyHead};
 use crate::io::buffer::NoRoom;
 use crate::io::reactor::Interest;
 use crate::io::{Buffer, Buffers, Io, Reactor};
-use crate::limits::{BUFFER_SIZE, DRAIN_BYTES_MAX, DRAIN_MS, PAYLOAD_MAX, TURN_BYTES};
+use crate::limits::{BUFFER_SIZE, PAYLOAD_MAX, TURN_BYTES};
 use crate::pool::Instant;
 pub use pieces::{Pieces, ReplyPieces};
 
@@ -37,6 +36,10 @@ pub struct Peer {
     pub(super) fresh: Cell<bool>,
     /// Its client has not taken the whole of a reply yet.
     pub(super) replying: Cell<bool>,
+    /// Its client is sending a request, or has sent one ahead.
+    pub(super) asking: Cell<bool>,
+    /// It is another server's: nothing of it may be read here.
+    pub(super) handed_over: Cell<bool>,
 }
 
 /// The word to a client that waits with its body.
@@ -137,6 +140,16 @@ impl Connection {
         &self.peer.io
     }
 
+    /// Its request is with whoever answers it.
+    pub fn asked(&self) {
+        self.peer.asking.set(self.bytes().len() > self.used);
+    }
+
+    /// True if its next request will be another server's.
+    pub fn moves_on(&self) -> bool {
+        self.peers.leaving.get()
+    }
+
     fn reactor(&self) -> &Rc<Reactor> {
         self.peer.io.reactor()
     }
@@ -172,6 +185,7 @@ impl Connection {
         if self.bytes().is_empty() {
             self.rest().await?;
         } else {
+            self.peer.asking.set(true);
             self.limit_ms(self.limits().head_ms);
             // A client that sends many requests ahead must not keep the others waiting.
             // What it sent was just moved to the buffer's start, and counts as if read again.
@@ -212,12 +226,16 @@ impl Connection {
         self.buffer = None;
         let peer = Rc::clone(&self.peer);
         peer.idle.set(true);
+        peer.asking.set(false);
         self.limit_ms(self.limits().idle_ms);
         if peer.io.is_readable() {
             smol::future::yield_now().await;
         }
         let read = loop {
             peer.io.ready(Interest::Read).await;
+            if self.is_handed_over().await {
+                return Err(Broken::Closed);
+            }
             let mut buffer = self.buffers().take()?;
             // Nothing there: the last read happened to end with the last byte there was.
             if let Some(read) = peer.io.try_read_into(buffer.vec())? {
@@ -226,6 +244,7 @@ impl Connection {
             }
         };
         peer.idle.set(false);
+        peer.asking.set(true);
         self.limit_ms(self.limits().head_ms);
         if read == 0 { Err(Broken::Closed) } else { Ok(()) }
     }
@@ -440,45 +459,6 @@ impl Connection {
             self.peer.replying.set(false);
             self.unlimited();
             Ok(())
-        }
-    }
-
-    /// Answers a request that cannot be served with a JSON body, and ends the connection so that
-    /// the client gets to read the answer: what it still sends is read for a while, and dropped.
-    pub async fn refuse(mut self, refused: Refused) {
-        let body = format!("{{\"message\":\"{}\"}}", refused.reason());
-        let head = ReplyHead::new(refused.status()).field("Content-Type", "application/json");
-        let head = if refused == Refused::NoRoom { head.field("Retry-After", 1) } else { head };
-        let head = head.closing().body(body.len());
-        if self.send(head, body.as_bytes()).await.is_ok() {
-            self.linger().await;
-        }
-    }
-
-    /// Ends the connection behind its last reply. Bytes that nobody read would make the kernel
-    /// reset it, and the client might lose the reply.
-    pub async fn close(mut self) {
-        if self.bytes().len() > self.used || self.peer.io.is_readable() {
-            self.linger().await;
-        }
-    }
-
-    /// Ends a connection whose request was answered before all of it was read.
-    pub async fn linger(&mut self) {
-        if rustix::net::shutdown(self.peer.io.get(), Shutdown::Write).is_err() {
-            return;
-        }
-        self.limit_ms(DRAIN_MS);
-        self.peer.replying.set(true);
-        let mut dropped = 0;
-        while dropped < DRAIN_BYTES_MAX {
-            if let Some(buffer) = &mut self.buffer {
-                buffer.vec().clear();
-            }
-            match self.fill(BUFFER_SIZE).await {
-                Ok(n) if n > 0 => dropped += n,
-                Ok(_) | Err(_) => return,
-            }
         }
     }
 

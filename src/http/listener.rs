@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::IoSlice;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use rustix::io::Errno;
-use rustix::net::{Shutdown, SocketAddrAny, SocketFlags};
+use rustix::net::{Shutdown, SocketFlags};
 use smol::LocalExecutor;
 
 use super::connection::{Connection, Peer};
@@ -38,13 +38,15 @@ pub struct Limits {
 pub struct Peers {
     pub(super) buffers: Rc<Buffers>,
     pub(super) limits: Limits,
-    reactor: Rc<Reactor>,
-    peers: RefCell<Vec<Option<Rc<Peer>>>>,
+    pub(super) reactor: Rc<Reactor>,
+    pub(super) peers: RefCell<Vec<Option<Rc<Peer>>>>,
     unused: RefCell<Vec<u32>>,
     count: Cell<usize>,
     /// Clients beyond the limit that are just being told so.
     turned_away: Cell<usize>,
     sweeping: Cell<bool>,
+    /// They are being handed over to another server.
+    pub(super) leaving: Cell<bool>,
     /// When the sweeper looks next.
     next_look: Cell<Instant>,
     sweeper: Cell<Option<Waker>>,
@@ -62,6 +64,7 @@ impl Peers {
             count: Cell::new(0),
             turned_away: Cell::new(0),
             sweeping: Cell::new(false),
+            leaving: Cell::new(false),
             next_look: Cell::new(Instant::NEVER),
             sweeper: Cell::default(),
         })
@@ -70,6 +73,45 @@ impl Peers {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.count.get()
+    }
+
+    /// Lets a connection in, if there is room for one more.
+    pub(super) fn admit(
+        self: &Rc<Self>,
+        executor: &LocalExecutor<'_>,
+        socket: OwnedFd,
+        source: Option<IpAddr>,
+    ) -> Option<Connection> {
+        let io = match Io::new(&self.reactor, socket) {
+            Ok(io) => io,
+            Err(error) => {
+                log::warn!("register a connection: {error}");
+                return None;
+            }
+        };
+        let full = self.count.get() >= self.limits.connections;
+        if !full || self.end_idle() {
+            self.keep_sweeping(executor);
+            return Some(self.add(io, source));
+        }
+        let peers = Rc::clone(self);
+        // Beyond these few, the end alone says it.
+        if peers.turned_away.get() < TURNED_AWAY_MAX {
+            peers.turned_away.set(peers.turned_away.get() + 1);
+            let task = async move {
+                turn_away(io).await;
+                peers.turned_away.set(peers.turned_away.get() - 1);
+            };
+            executor.spawn(task).detach();
+        }
+        None
+    }
+
+    fn keep_sweeping(self: &Rc<Self>, executor: &LocalExecutor<'_>) {
+        if !self.sweeping.replace(true) {
+            let peers = Rc::clone(self);
+            executor.spawn(async move { peers.sweep().await }).detach();
+        }
     }
 
     fn add(self: &Rc<Self>, io: Io<OwnedFd>, source: Option<IpAddr>) -> Connection {
@@ -81,6 +123,8 @@ impl Peers {
             idle: Cell::new(false),
             fresh: Cell::new(true),
             replying: Cell::new(false),
+            asking: Cell::new(true),
+            handed_over: Cell::new(false),
         });
         let mut peers = self.peers.borrow_mut();
         let index = self.unused.borrow_mut().pop().unwrap_or_else(|| {
@@ -230,8 +274,10 @@ impl Listener {
             let accept = |fd: &OwnedFd| rustix::net::acceptfrom_with(fd, flags);
             match self.io.run(Interest::Read, accept).await {
                 Ok((socket, address)) => {
-                    if let Some(connection) = self.admit(executor, socket, address) {
-                        self.keep_sweeping(executor);
+                    let source = address
+                        .and_then(|address| std::net::SocketAddr::try_from(address).ok())
+                        .map(|address| address.ip());
+                    if let Some(connection) = self.peers.admit(executor, socket, source) {
                         executor.spawn(serve(connection)).detach();
                     }
                     // In a crowd, each one is looked at before the next one is let in: until then
@@ -247,43 +293,13 @@ impl Listener {
         }
     }
 
-    fn admit(
-        &self,
-        executor: &LocalExecutor<'_>,
-        socket: OwnedFd,
-        address: Option<SocketAddrAny>,
-    ) -> Option<Connection> {
-        let source = address
-            .and_then(|address| std::net::SocketAddr::try_from(address).ok())
-            .map(|address| address.ip());
-        let io = match Io::new(self.io.reactor(), socket) {
-            Ok(io) => io,
-            Err(error) => {
-                log::warn!("register a connection: {error}");
-                return None;
-            }
-        };
-        let full = self.peers.count.get() >= self.peers.limits.connections;
-        if !full || self.peers.end_idle() {
-            return Some(self.peers.add(io, source));
-        }
-        let peers = Rc::clone(&self.peers);
-        // Beyond these few, the end alone says it.
-        if peers.turned_away.get() < TURNED_AWAY_MAX {
-            peers.turned_away.set(peers.turned_away.get() + 1);
-            let task = async move {
-                turn_away(io).await;
-                peers.turned_away.set(peers.turned_away.get() - 1);
-            };
-            executor.spawn(task).detach();
-        }
-        None
+    /// Accepts no more, and closes the socket here: it lives on in another process.
+    pub fn leave(&self) {
+        self.io.leave();
     }
 
-    fn keep_sweeping<'a>(&self, executor: &LocalExecutor<'a>) {
-        if !self.peers.sweeping.replace(true) {
-            let peers = Rc::clone(&self.peers);
-            executor.spawn(async move { peers.sweep().await }).detach();
-        }
+    /// The socket.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.io.get().as_fd()
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod connection;
+mod hand_over;
 pub mod head;
 pub mod listener;
 pub mod reply;

@@ -6,6 +6,7 @@
 
 pub mod buffer;
 pub mod clock;
+pub mod pass;
 pub mod reactor;
 pub mod signal;
 

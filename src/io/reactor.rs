@@ -4,6 +4,7 @@
 //! then tells every change exactly once, and the flags kept here say what may be tried. Waiting
 //! costs no system call but the one `epoll_wait` that all tasks share.
 
+mod leave;
 mod timer;
 
 use std::cell::{Cell, RefCell};

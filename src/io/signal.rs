@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 
 use super::reactor::{Interest, Io, Reactor};
 
@@ -17,14 +17,17 @@ pub enum Signal {
     Stop,
     /// SIGHUP: read configuration and functions again.
     Reload,
+    /// SIGUSR2: hand over to a successor.
+    Upgrade,
     /// SIGCHLD: a child changed state.
     Child,
 }
 
-const KINDS: [(i32, Signal); 4] = [
+const KINDS: [(i32, Signal); 5] = [
     (SIGTERM, Signal::Stop),
     (SIGINT, Signal::Stop),
     (SIGHUP, Signal::Reload),
+    (SIGUSR2, Signal::Upgrade),
     (SIGCHLD, Signal::Child),
 ];
 

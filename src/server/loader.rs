@@ -16,11 +16,14 @@ use crate::limits::{
     CHANGE_AT_MOST_MS, CHANGE_QUIET_MS, HELPER_REPLY_MAX, LOOK_AGAIN_MS, LOOK_AGAIN_MS_MAX,
 };
 
-/// Asks the loader to look at everything again.
+/// Asks the loader to look at everything again, and tells when it first has.
 #[derive(Default)]
 pub struct Reload {
     asked: Cell<bool>,
     waker: Cell<Option<Waker>>,
+    /// Everything was read at least once, without a mishap; who waits for that.
+    read: Cell<bool>,
+    reader: Cell<Option<Waker>>,
 }
 
 impl Reload {
@@ -28,6 +31,25 @@ impl Reload {
     pub fn ask(&self) {
         self.asked.set(true);
         if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Waits until everything was read once, for who must not serve less than that.
+    pub async fn read(&self) {
+        poll_fn(|cx| {
+            if self.read.get() {
+                return Poll::Ready(());
+            }
+            self.reader.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn has_read(&self) {
+        self.read.set(true);
+        if let Some(waker) = self.reader.take() {
             waker.wake();
         }
     }
@@ -81,6 +103,7 @@ pub async fn run(host: Rc<Host>, store: Rc<Store>, folders: Option<PathBuf>, rel
             }
             continue;
         }
+        reload.has_read();
         unread.clear();
         again_ms = LOOK_AGAIN_MS;
         let seen = async {
@@ -195,6 +218,10 @@ fn apply(host: &Rc<Host>, store: &Store, folders: Option<&Path>, found: &Found, 
     }
     if same {
         return;
+    }
+    if is_built_in(name) {
+        let why = format!("{}: the name is that of a built-in function", folder.display());
+        return host.install(host.refused(name, source, why));
     }
     let record = store.record::<FunctionRecord>(Part::Functions, name);
     let function = match (&found.content, record) {

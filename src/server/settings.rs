@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::function::name::Home;
 use crate::host::catalog::Defaults;
 use crate::host::process::Reaper;
-use crate::limits::DRAIN_LIMIT_S_DEFAULT;
+use crate::limits::{DRAIN_LIMIT_S_DEFAULT, UPGRADE_WAIT_S_DEFAULT};
 pub use keys::{KEYS, Key, Kind};
 
 /// A key's value, from wherever.
@@ -46,6 +46,8 @@ pub struct Settings {
     pub defaults: Defaults,
     /// How long running invocations get at the end.
     pub drain_limit_s: u32,
+    /// How long a successor may take until it serves.
+    pub upgrade_wait_s: u32,
     /// Region and account.
     pub home: Home,
     /// How exits become known; `None`: whatever this kernel has.
@@ -94,6 +96,7 @@ impl Settings {
             budget: Budget::of(0, 0),
             defaults: Defaults::default(),
             drain_limit_s: DRAIN_LIMIT_S_DEFAULT,
+            upgrade_wait_s: UPGRADE_WAIT_S_DEFAULT,
             home: Home { region: "us-east-1".into(), account: "000000000000".into() },
             reaper: None,
             spares: true,
@@ -262,6 +265,9 @@ impl Settings {
             ("drain_limit_s", Value::Number(n)) => {
                 self.drain_limit_s = u32::try_from(n).unwrap_or(u32::MAX);
             }
+            ("upgrade_wait_s", Value::Number(n)) => {
+                self.upgrade_wait_s = u32::try_from(n).unwrap_or(u32::MAX);
+            }
             ("region", Value::Text(text)) => self.home.region = text,
             ("account", Value::Text(text)) => self.home.account = text,
             ("reaper", Value::Text(text)) => {
@@ -367,6 +373,7 @@ idle_timeout_s = 6
 init_limit_s = 20
 freeze_ms = 9
 drain_limit_s = 7
+upgrade_wait_s = 11
 region = "eu-west-1"
 account = "123456789012"
 reaper = "sigchld"
@@ -386,6 +393,7 @@ group = "hob"
 "#;
         let settings = read(text, &[("slots", "8")]).expect("valid");
         assert_eq!((settings.budget, settings.drain_limit_s), (Budget::of(100, 8), 7));
+        assert_eq!(settings.upgrade_wait_s, 11);
         assert_eq!(
             settings.defaults,
             Defaults { queue_wait_ms: 5, idle_timeout_s: 6, init_limit_s: 20, freeze_ms: 9 }

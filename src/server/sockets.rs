@@ -3,9 +3,10 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -21,14 +22,7 @@ pub fn tcp(listen: &str, auth: &Auth) -> Result<(OwnedFd, SocketAddr), Error> {
     let fail = |cause: &dyn std::fmt::Display| Error::doing("listen on", listen, cause);
     let addresses: Vec<SocketAddr> =
         listen.to_socket_addrs().map_err(|error| fail(&error))?.collect();
-    let local = addresses.iter().all(|address| address.ip().is_loopback());
-    let closed = matches!(auth, Auth::Credentials(credentials) if !credentials.is_empty());
-    if !local && !closed {
-        return Err(Error::usage(format!(
-            "listen on {listen}: not a loopback address, and there are no credentials: set keys or \
-             a token in [auth], or listen on 127.0.0.1"
-        )));
-    }
+    check_closed(listen, &addresses, auth)?;
     let listener = TcpListener::bind(&addresses[..]).map_err(|error| fail(&error))?;
     let set_up = || {
         listener.set_nonblocking(true)?;
@@ -39,6 +33,54 @@ pub fn tcp(listen: &str, auth: &Auth) -> Result<(OwnedFd, SocketAddr), Error> {
     };
     let address = set_up().map_err(|error| fail(&error))?;
     Ok((listener.into(), address))
+}
+
+/// Nobody but this machine reaches a server that asks for no credentials.
+fn check_closed(listen: &str, addresses: &[SocketAddr], auth: &Auth) -> Result<(), Error> {
+    let local = addresses.iter().all(|address| address.ip().is_loopback());
+    let closed = matches!(auth, Auth::Credentials(credentials) if !credentials.is_empty());
+    if local || closed {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "listen on {listen}: not a loopback address, and there are no credentials: set keys or \
+         a token in [auth], or listen on 127.0.0.1"
+    )))
+}
+
+/// The address of a TCP socket that another server has bound. It is not bound anew: another address
+/// in the settings waits for a restart.
+pub fn tcp_of(socket: &OwnedFd, listen: &str, auth: &Auth) -> Result<SocketAddr, Error> {
+    let fail = |cause: &dyn std::fmt::Display| Error::doing("listen on", listen, cause);
+    let address = rustix::net::getsockname(socket).map_err(|error| fail(&error))?;
+    let address = SocketAddr::try_from(address).map_err(|error| fail(&error))?;
+    check_closed(&address.to_string(), &[address], auth)?;
+    let mut wanted = listen.to_socket_addrs().map_err(|error| fail(&error))?;
+    let is_same = |wanted: SocketAddr| {
+        wanted.ip() == address.ip() && [0, address.port()].contains(&wanted.port())
+    };
+    if !wanted.any(is_same) {
+        log::warn!("listen on {listen}: not before a restart, until then on {address}");
+    }
+    Ok(address)
+}
+
+/// The path of a Unix socket that another server has bound; as with [`tcp_of`].
+pub fn unix_of(socket: &OwnedFd, path: &Path) -> Result<PathBuf, Error> {
+    let fail =
+        |cause: &dyn std::fmt::Display| Error::doing("listen on socket", path.display(), cause);
+    let address = rustix::net::getsockname(socket).map_err(|error| fail(&error))?;
+    let address = SocketAddrUnix::try_from(address).map_err(|error| fail(&error))?;
+    let bound = address.path_bytes().ok_or_else(|| fail(&"the socket has no path"))?;
+    let bound = PathBuf::from(std::ffi::OsStr::from_bytes(bound));
+    if bound != path {
+        log::warn!(
+            "socket {}: not before a restart, until then {}",
+            path.display(),
+            bound.display()
+        );
+    }
+    Ok(bound)
 }
 
 /// Binds the Unix socket: mode 0660, and group `hob` where there is such a group.

@@ -114,7 +114,14 @@ impl Site {
 
     /// Starts a server and waits only until it can be reached.
     pub fn serve_loading(&self, arguments: &[&str]) -> Server {
-        Server::start(self.path(), arguments)
+        Server::start(HOB.as_ref(), self.path(), arguments)
+    }
+
+    /// Starts a server by this name of the program.
+    pub fn serve_as(&self, program: &Path, arguments: &[&str]) -> Server {
+        let server = Server::start(program, self.path(), arguments);
+        server.loaded();
+        server
     }
 }
 
@@ -135,9 +142,15 @@ pub struct Server {
 /// The command line of a server in `root`. A server that grows without bound fails its test
 /// instead of the machine.
 pub fn serve_command(root: &Path, arguments: &[&str]) -> Command {
+    serve_command_of(HOB.as_ref(), root, arguments)
+}
+
+/// The same for a server by this name of the program.
+fn serve_command_of(program: &Path, root: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command
-        .args(["-c", "ulimit -v 4000000; exec \"$@\"", "sh", HOB])
+        .args(["-c", "ulimit -v 4000000; exec \"$@\"", "sh"])
+        .arg(program)
         .arg("serve")
         .arg(root.join("functions"))
         .arg("--data")
@@ -152,9 +165,9 @@ pub fn serve_command(root: &Path, arguments: &[&str]) -> Command {
 }
 
 impl Server {
-    fn start(root: &Path, arguments: &[&str]) -> Server {
+    fn start(program: &Path, root: &Path, arguments: &[&str]) -> Server {
         let log = fs::File::create(root.join("log")).unwrap();
-        let child = serve_command(root, arguments).stderr(log).spawn().unwrap();
+        let child = serve_command_of(program, root, arguments).stderr(log).spawn().unwrap();
         let root = root.to_owned();
         let mut server = Server { child, root, address: String::new(), checked: false };
         eventually("the server listens", || {
@@ -262,6 +275,16 @@ impl Server {
         self.signal(rustix::process::Signal::TERM);
         let status = self.wait();
         assert!(status.success(), "{status}:\n{}", self.log());
+    }
+
+    /// Takes note that it was killed.
+    pub fn reap(&mut self) {
+        self.child.wait().unwrap();
+    }
+
+    /// It was meant to log an error.
+    pub fn forgive(&mut self) {
+        self.checked = true;
     }
 
     /// Ends a server that was meant to log an error; its log.

@@ -16,7 +16,7 @@ pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let function = request.bare_function()?;
     let fields = request.fields()?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let mut record = change::read(api, &function)?;
     let name = fields.needed("Name", 1..=128)?;
     if !is_alias(name) {
@@ -45,7 +45,7 @@ pub async fn update(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let function = request.bare_function()?;
     let fields = request.fields()?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let mut record = change::read(api, &function)?;
     let name = request.operation.part.clone();
     let before = find(api, &function, &record, &name)?;
@@ -76,7 +76,7 @@ pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
 pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let function = request.bare_function()?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let mut record = change::read(api, &function)?;
     let name = &request.operation.part;
     if record.aliases.remove(name).is_some() {

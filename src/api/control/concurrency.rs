@@ -56,7 +56,7 @@ pub async fn put(request: &mut Request<'_>) -> Result<Answer, End> {
     let fields = request.fields()?;
     let wanted = fields.integer("ReservedConcurrentExecutions", 0..=u32::MAX)?;
     let wanted = wanted.ok_or_else(|| fields.missing("ReservedConcurrentExecutions"))?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let mut record = change::read(api, &name)?;
     no_folder_says(api, &name, "reserved_concurrency")?;
     let provisioned = total(record.provisioned_concurrency.values().map(|p| p.requested));
@@ -97,7 +97,7 @@ pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
 pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let name = request.bare_function()?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let mut record = change::read(api, &name)?;
     no_folder_says(api, &name, "reserved_concurrency")?;
     record.reserved_concurrency = None;
@@ -123,7 +123,7 @@ pub async fn put_provisioned(request: &mut Request<'_>) -> Result<Answer, End> {
     let fields = request.fields()?;
     let wanted = fields.integer("ProvisionedConcurrentExecutions", 1..=u32::MAX)?;
     let wanted = wanted.ok_or_else(|| fields.missing("ProvisionedConcurrentExecutions"))?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let mut record = change::read(api, &named.name)?;
     let qualifier = qualifier(&named)?;
     if qualifier == LATEST {
@@ -239,7 +239,7 @@ pub async fn get_provisioned(request: &mut Request<'_>) -> Result<Answer, End> {
 
 /// `DeleteProvisionedConcurrencyConfig`
 pub async fn delete_provisioned(request: &mut Request<'_>) -> Result<Answer, End> {
-    let _change = request.api.host.changes.lock().await;
+    let _change = request.api.change().await?;
     let (api, named, mut record) = provisioned_function(request)?;
     if record.provisioned_concurrency.remove(qualifier(&named)?).is_some() {
         apply(api, &named.name, &record).await?;

@@ -33,7 +33,7 @@ async fn set(request: &mut Request<'_>, replaces: bool) -> Result<Answer, End> {
     let named = request.function()?;
     let fields = request.fields()?;
     let given = given(&fields)?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let mut record = function(api, &named)?;
     let qualifier = qualifier(&named);
     if qualifier == LATEST {
@@ -64,7 +64,7 @@ pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
 pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let named = request.function()?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let mut record = change::read(api, &named.name).map_err(|_| none(api, &named))?;
     if qualifier(&named) == LATEST {
         no_folder_says(api, &named.name, "[async]")?;

@@ -21,7 +21,7 @@ use crate::limits::{DESCRIPTION_MAX, LIST_PAGE_MAX};
 pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let (upload, caller) = request.upload().await?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let (fields, code) = take(api, upload, "Code").await?;
     let given = fields.needed("FunctionName", 1..=140)?;
     let named = Named::parse(request.home(), given, None)?;
@@ -70,7 +70,7 @@ pub async fn update_code(request: &mut Request<'_>) -> Result<Answer, End> {
         no_folder(api, &name, CHANGE_IT)?;
     }
     let (upload, _) = request.upload().await?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let (fields, code) = take(api, upload, "").await?;
     no_folder(api, &name, CHANGE_IT)?;
     let mut record = change::read(api, &name)?;
@@ -99,7 +99,7 @@ pub async fn update_configuration(request: &mut Request<'_>) -> Result<Answer, E
     let name = request.bare_function()?;
     change::read(api, &name)?;
     let fields = request.fields()?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     no_folder(api, &name, CHANGE_IT)?;
     let mut record = change::read(api, &name)?;
     let before = view::latest(api, &name, &record)?;
@@ -284,7 +284,7 @@ pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let named = request.function()?;
     let name = &named.name;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let record = change::read(api, name)?;
     let data = api.store.data().display().to_string();
     let part = Part::Functions.directory();

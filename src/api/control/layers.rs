@@ -72,7 +72,7 @@ pub async fn publish(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let name = name(request)?;
     let (upload, _) = request.upload().await?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let (fields, code) = take(api, upload, "Content").await?;
     let content = fields.object("Content")?.ok_or_else(|| fields.missing("Content"))?;
     super::configure::check_possible(&content)?;
@@ -224,7 +224,7 @@ fn matching(
 pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let (name, number) = (name(request)?, number(request)?);
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     if find(api, &name, number)?.is_some() {
         let mut record = read(api, &name)?;
         if record.policies.remove(&number).is_some() {

@@ -27,7 +27,7 @@ pub async fn add(request: &mut Request<'_>) -> Result<Answer, End> {
     let arn = request.home().arn(&named.name, named.qualifier.as_deref()).to_string();
     let statement = of_function(&fields, &arn)?;
     let given = fields.text("RevisionId", 0..=128)?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let (mut record, version, _) = find(api, &named)?;
     let policy = record.policies.entry(key(&named)).or_default();
     // Who has read no policy has read the function.
@@ -43,7 +43,7 @@ pub async fn remove(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let named = target(request)?;
     let given = request.operation.parameter("RevisionId");
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let (mut record, ..) = find(api, &named)?;
     let key = key(&named);
     let policy = record.policies.get_mut(&key).ok_or_else(no_policy)?;
@@ -72,7 +72,7 @@ pub async fn add_to_layer(request: &mut Request<'_>) -> Result<Answer, End> {
     let given = request.operation.parameter("RevisionId");
     let arn = request.home().layer_arn(&name, Some(&number.to_string()));
     let statement = of_layer(&fields, &arn)?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     known(api, &name, number, &arn)?;
     let mut record = layers::read(api, &name)?;
     let policy = record.policies.entry(number).or_default();
@@ -90,7 +90,7 @@ pub async fn remove_from_layer(request: &mut Request<'_>) -> Result<Answer, End>
     let (name, number) = (layers::name(request)?, layers::number(request)?);
     let given = request.operation.parameter("RevisionId");
     let arn = request.home().layer_arn(&name, Some(&number.to_string()));
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     known(api, &name, number, &arn)?;
     let mut record = layers::read(api, &name)?;
     let policy = record.policies.get_mut(&number).ok_or_else(no_policy)?;

@@ -15,7 +15,7 @@ pub async fn put(request: &mut Request<'_>) -> Result<Answer, End> {
     let fields = request.fields()?;
     let wanted = fields.choice("RecursiveLoop", &[Allow.name(), Terminate.name()])?;
     let wanted = wanted.ok_or_else(|| fields.missing("RecursiveLoop"))?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let mut record = change::read(api, &name)?;
     no_folder_says(api, &name, "recursive_loop")?;
     record.recursive_loop = Some(wanted.to_owned());

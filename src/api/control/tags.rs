@@ -46,7 +46,7 @@ pub async fn tag(request: &mut Request<'_>) -> Result<Answer, End> {
     let name = function(request)?;
     let fields = request.fields()?;
     let tags = fields.map("Tags")?.ok_or_else(|| fields.missing("Tags"))?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let mut record = change::read(api, &name)?;
     let before = record.tags.clone();
     record.tags.extend(tags);
@@ -60,7 +60,7 @@ pub async fn untag(request: &mut Request<'_>) -> Result<Answer, End> {
     let name = function(request)?;
     let keys = route::parameters(&request.operation.query).filter(|(n, _)| n == "tagKeys");
     let keys: Vec<String> = keys.map(|(_, key)| key).collect();
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let mut record = change::read(api, &name)?;
     let before = record.tags.clone();
     record.tags.retain(|tag, _| !keys.contains(tag));

@@ -49,7 +49,7 @@ pub async fn receive<'a>(
     (most, too_long): (usize, impl FnOnce() -> ApiError),
 ) -> Result<(Incoming, Caller<'a>), End> {
     // What is received while the server still cleans its store would be cleaned away.
-    drop(api.host.changes.lock().await);
+    drop(api.change().await?);
     let incoming = Incoming(api.store.incoming(api.host.random()));
     let trouble = |error: io::Error| {
         let path = incoming.path().display();

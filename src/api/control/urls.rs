@@ -26,7 +26,7 @@ pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
     let fields = request.fields()?;
     let given = Given::read(&fields)?;
     let auth_type = given.auth_type.ok_or_else(|| fields.missing("AuthType"))?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let mut record = known(api, &named)?;
     check_folder(api, &named)?;
     if find(api, &named, &record)?.is_some() {
@@ -67,7 +67,7 @@ pub async fn update(request: &mut Request<'_>) -> Result<Answer, End> {
     let named = function(request)?;
     let fields = request.fields()?;
     let given = Given::read(&fields)?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let mut record = known(api, &named)?;
     check_folder(api, &named)?;
     let before = find(api, &named, &record)?.ok_or_else(none)?;
@@ -88,7 +88,7 @@ pub async fn update(request: &mut Request<'_>) -> Result<Answer, End> {
 pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
     let api = request.api;
     let named = function(request)?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     let mut record = known(api, &named)?;
     check_folder(api, &named)?;
     record.urls.remove(key(&named)).ok_or_else(none)?;

@@ -18,7 +18,7 @@ pub async fn publish(request: &mut Request<'_>) -> Result<Answer, End> {
     let name = request.bare_function()?;
     change::read(api, &name)?;
     let fields = request.fields()?;
-    let _change = api.host.changes.lock().await;
+    let _change = api.change().await?;
     super::configure::check_possible(&fields)?;
     let mut record = change::read(api, &name)?;
     let latest = view::latest(api, &name, &record)?;

@@ -52,7 +52,7 @@ fn is_board(text: &str) -> bool {
 const PATH: Kind = Kind::Text(is_path, "a path");
 
 /// Every key that may stand at the top of `hob.toml`.
-pub const KEYS: [Key; 18] = [
+pub const KEYS: [Key; 19] = [
     Key {
         name: "listen",
         flag: "listen",
@@ -103,6 +103,12 @@ pub const KEYS: [Key; 18] = [
         flag: "drain-limit",
         kind: Kind::Integer(0, 900),
         help: "let invocations finish for so many seconds at the end (60)",
+    },
+    Key {
+        name: "upgrade_wait_s",
+        flag: "upgrade-wait",
+        kind: Kind::Integer(1, 900),
+        help: "give up a successor that does not serve within so many seconds (30)",
     },
     Key {
         name: "region",

@@ -1,0 +1,24 @@
+//! Descriptors that live on in another process.
+
+use std::os::fd::AsFd;
+
+use rustix::event::epoll;
+
+use super::Io;
+
+impl<T: AsFd> Io<T> {
+    /// Ends the registration of a descriptor that another process has as well: closing ours does
+    /// not. Whoever waits to read is woken, and must look why.
+    pub fn leave(&self) {
+        if let Err(error) = epoll::delete(&self.reactor.epoll, &self.fd) {
+            log::debug!("take a descriptor out of the event loop: {error}");
+        }
+        let wake = self.reactor.with(self.index, |source| {
+            source.readable = true;
+            source.read.take()
+        });
+        if let Some(waker) = wake {
+            waker.wake();
+        }
+    }
+}
