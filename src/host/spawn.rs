@@ -72,8 +72,7 @@ pub struct Seat<'a> {
 pub struct Started {
     /// Its id, which is also the id of its process group.
     pub pid: i32,
-    /// Readable once it has exited; `None` if this kernel has no such thing (before 5.2), or if it
-    /// was not asked for.
+    /// Readable once it has exited; `None` if it was not asked for, or before Linux 5.2.
     pub pidfd: Option<OwnedFd>,
 }
 
