@@ -183,17 +183,18 @@ fn functions_have_what_the_board_has_but_not_what_they_say_beyond() {
     assert_eq!(server.invoke("large", "{}").status, 404);
 }
 
-/// Creates a function as the AWS CLI does.
-fn create(server: &Server, name: &str, memory: Option<u32>) -> Reply {
+/// Creates a function of one script, and its version 1, as the AWS CLI does.
+fn create(server: &Server, name: &str, runtime: &str, memory: Option<u32>) -> Reply {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default().unix_permissions(0o755);
-    zip.start_file("run.sh", options).unwrap();
+    zip.start_file("bootstrap", options).unwrap();
     zip.write_all(b"#!/bin/sh\ncat\n").unwrap();
     let zip = BASE64_STANDARD.encode(zip.finish().unwrap().into_inner());
     let mut body = json!({
         "FunctionName": name,
-        "Runtime": "exec",
-        "Handler": "run.sh",
+        "Runtime": runtime,
+        "Handler": "bootstrap",
+        "Publish": true,
         "Role": "arn:aws:iam::000000000000:role/board",
         "Code": { "ZipFile": zip },
     });
@@ -208,15 +209,45 @@ fn a_small_board_takes_functions_of_the_default_memory_from_the_api() {
     let site = Site::new();
     let server = site.serve(&DUO);
     for (name, memory) in [("silent", None), ("default", Some(128))] {
-        let reply = create(&server, name, memory);
+        let reply = create(&server, name, "exec", memory);
         assert_eq!(reply.status, 201, "{}", reply.text());
         assert_eq!(reply.json()["MemorySize"], 128);
         assert_eq!(server.ok(name, "{\"n\":2}"), json!({ "n": 2 }));
     }
-    let reply = create(&server, "large", Some(256));
+    let reply = create(&server, "large", "exec", Some(256));
     assert_eq!(reply.status, 400, "{}", reply.text());
     assert_eq!(reply.field("x-amzn-errortype"), Some("InvalidParameterValueException"));
     assert!(reply.text().contains("256 MB are more than workers have here"), "{}", reply.text());
+}
+
+#[test]
+fn workers_that_are_kept_ready_find_room_together() {
+    let site = Site::new();
+    let server = site.serve(&["--board", "pi-zero"]);
+    let keep = |name: &str, count: u32| {
+        let path = format!("/2019-09-30/functions/{name}/provisioned-concurrency?Qualifier=1");
+        let body = json!({ "ProvisionedConcurrentExecutions": count }).to_string();
+        let mut connection = server.connect();
+        connection.request("PUT", &path, &[], body.as_bytes());
+        connection.reply()
+    };
+    for name in ["one", "two"] {
+        let reply = create(&server, name, "provided", Some(140));
+        assert_eq!(reply.status, 201, "{}", reply.text());
+    }
+    // Of 240 MB, 63.5 are the server's and 1.5 the slots'.
+    let reply = keep("one", 2);
+    assert_eq!(reply.status, 400);
+    let why = "2 workers kept ready of 140 MB are 280 MB, and 175 MB are left for such";
+    assert!(reply.text().contains(why), "{}", reply.text());
+    assert_eq!(keep("one", 1).status, 202);
+    let reply = keep("two", 1);
+    assert_eq!(reply.status, 400);
+    assert!(reply.text().contains("are 140 MB, and 35 MB are left"), "{}", reply.text());
+    server.stop();
+    let server = site.serve(&["--board", "pi-zero", "--memory-budget-mb", "150"]);
+    let log = server.log();
+    assert!(log.contains("memory_mb: 140 MB are more than workers have here"), "{log}");
 }
 
 #[test]

@@ -213,15 +213,15 @@ impl Board {
     }
 
     fn of(machine: &Machine) -> Board {
-        let known = match &machine.model {
-            Some(model) => Profile::of_model(model)
-                .map(|(id, profile)| (id, profile, format!("its device tree says {model}"))),
-            None if machine.arch == "x86_64" => {
-                Profile::named(LAB).map(|profile| (LAB, profile, "it is an x86_64".into()))
-            }
-            None => None,
+        let by_model = machine.model.as_ref().and_then(|model| {
+            let (id, profile) = Profile::of_model(model)?;
+            Some((id, profile, format!("its device tree says {model}")))
+        });
+        let by_arch = || {
+            let profile = Profile::named(LAB).filter(|_| machine.arch == "x86_64")?;
+            Some((LAB, profile, "it is an x86_64".to_owned()))
         };
-        match known {
+        match by_model.or_else(by_arch) {
             Some((id, profile, how)) => {
                 let memory_budget_mb = scaled(&profile, machine.memory_mb);
                 let slots = profile.slots.min(Budget::slots_max(memory_budget_mb));
