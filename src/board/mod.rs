@@ -138,7 +138,7 @@ const KEYS: [&str; 12] = [
 ];
 
 /// What this machine says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Machine {
     /// What its device tree calls it, if it has one.
     pub model: Option<String>,
@@ -146,8 +146,8 @@ pub struct Machine {
     pub arch: &'static str,
     /// The memory that Linux has.
     pub memory_mb: u32,
-    /// Its cores.
-    pub cores: u16,
+    /// Tells its cores: that is asked only where no board is known, and reads half a dozen files.
+    pub cores: fn() -> u16,
 }
 
 impl Machine {
@@ -156,14 +156,18 @@ impl Machine {
         let places = ["/proc/device-tree/model", "/sys/firmware/devicetree/base/model"];
         let model = places.iter().find_map(|place| std::fs::read(place).ok());
         let model = model.map(|bytes| model_text(&bytes)).filter(|model| !model.is_empty());
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Machine {
             model,
             arch: std::env::consts::ARCH,
             memory_mb: u32::try_from(memory_kib() / 1024).unwrap_or(u32::MAX),
-            cores: u16::try_from(cores).unwrap_or(u16::MAX),
+            cores,
         }
     }
+}
+
+fn cores() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(cores).unwrap_or(u16::MAX)
 }
 
 /// KiB of memory that Linux has on this machine.
@@ -233,11 +237,12 @@ impl Board {
 
     fn generic(machine: &Machine) -> Board {
         let memory_budget_mb = (machine.memory_mb / GENERIC_MEMORY_PART).max(1);
-        let slots = machine.cores.saturating_mul(GENERIC_SLOTS_PER_CORE).min(SLOTS_DEFAULT);
+        let cores = (machine.cores)();
+        let slots = cores.saturating_mul(GENERIC_SLOTS_PER_CORE).min(SLOTS_DEFAULT);
         let model = machine.model.as_deref().unwrap_or("it has no device tree");
         Board {
             id: GENERIC,
-            name: format!("{} with {} cores", machine.arch, machine.cores),
+            name: format!("{} with {cores} cores", machine.arch),
             how: format!("no board is known for it: {model}"),
             slots: slots.min(Budget::slots_max(memory_budget_mb)),
             memory_budget_mb,
@@ -263,7 +268,7 @@ mod tests {
     use super::*;
 
     fn machine(model: Option<&str>, arch: &'static str, memory_mb: u32) -> Machine {
-        Machine { model: model.map(str::to_owned), arch, memory_mb, cores: 4 }
+        Machine { model: model.map(str::to_owned), arch, memory_mb, cores: || 4 }
     }
 
     #[test]
