@@ -22,6 +22,8 @@ mod hostile;
 mod leaks;
 #[path = "process/lifecycle.rs"]
 mod lifecycle;
+#[path = "process/notify.rs"]
+mod notify;
 #[path = "process/output.rs"]
 mod output;
 #[path = "process/paths.rs"]

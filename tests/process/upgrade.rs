@@ -397,6 +397,8 @@ fn workers_of_the_old_server_may_call_the_new_one(reaper: &[&str]) {
         Conn::tcp(endpoint.strip_prefix("http://").unwrap()).post(target, &fields, b"{}")
     };
     assert_eq!(call(&id, &secret).json()["server_pid"], line.pid);
+    let mut kept = line.server.connect();
+    assert_eq!(kept.get("/healthz").status, 200);
     // Over two of them, as long as the first one still runs something.
     for _ in 0..2 {
         line.begin_upgrade();
@@ -405,6 +407,8 @@ fn workers_of_the_old_server_may_call_the_new_one(reaper: &[&str]) {
         assert_eq!(reply.json()["server_pid"], line.pid);
     }
     assert_eq!(call(&id, "another").status, 403);
+    // A connection that was handed over is still one from the network.
+    assert_eq!(kept.invoke("demo", b"{}").status, 403);
     assert_eq!(conn.reply().status, 200);
     assert!(line.server.wait().success());
     line.stop();
