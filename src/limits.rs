@@ -324,6 +324,10 @@ pub const CHANGE_AT_MOST_MS: u32 = 2_000;
 pub const LOOK_AGAIN_MS: u32 = 1_000;
 /// ... up to here: a directory that is not mounted yet costs four helpers a minute.
 pub const LOOK_AGAIN_MS_MAX: u32 = 15_000;
+/// How long a board waits for the deployer to confirm that it can still be reached.
+pub const CONFIRM_TIMEOUT_S_DEFAULT: u32 = 60;
+/// How long a version that was deployed has to answer.
+pub const PROBE_TIMEOUT_S_DEFAULT: u32 = 30;
 /// How long running invocations get when the server stops.
 pub const DRAIN_LIMIT_S_DEFAULT: u32 = 60;
 /// Descriptors of one slot: socket, three pipes, pidfd, and the Runtime API's connections.

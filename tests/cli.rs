@@ -30,7 +30,7 @@ fn help_fits_a_terminal_and_topics_go_deeper() {
         assert!(ran.out.lines().count() <= 28, "{} lines", ran.out.lines().count());
         assert!(ran.out.lines().all(|line| line.len() <= 80), "{}", ran.out);
     }
-    for topic in ["serve", "function", "exec", "native"] {
+    for topic in ["serve", "function", "exec", "native", "deploy"] {
         assert_ne!(hob(&["help", topic]).out, hob(&["help"]).out);
     }
     assert!(hob(&["--version"]).out.starts_with("hob "));

@@ -56,6 +56,7 @@ pub enum Command {
     Doctor {
         json: bool,
     },
+    Deploy(crate::deploy::Options),
     /// Work that the server hands to a process of its own.
     Helper(Vec<String>),
     /// The demo's handler.
@@ -110,6 +111,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
             let rest = parser.raw_args().map_err(usage)?.map(text);
             Ok(Command::Helper(rest.collect::<Result<_, _>>()?))
         }
+        "deploy" => super::deploy::parse(parser),
         "sample" => Ok(Command::Sample),
         "invoke" | "push" | "ls" | "show" | "rm" | "ps" | "logs" | "doctor" => {
             client(&verb, parser)
@@ -118,11 +120,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     }
 }
 
-fn usage(error: lexopt::Error) -> Error {
+pub(super) fn usage(error: lexopt::Error) -> Error {
     Error::usage(format!("{error}, see hob --help"))
 }
 
-fn text(value: OsString) -> Result<String, Error> {
+pub(super) fn text(value: OsString) -> Result<String, Error> {
     value.into_string().map_err(|value| Error::usage(format!("{}: not UTF-8", value.display())))
 }
 

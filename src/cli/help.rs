@@ -17,6 +17,7 @@ hob runs functions on this machine the way AWS Lambda runs them.
   hob push DIR|ZIP            create or update it; --name NAME
   hob push --layer DIR|ZIP    publish a version of a layer; --name NAME
   hob rm NAME                 remove a pushed one
+  hob deploy USER@HOST...     install it on boards; see hob help deploy
   hob doctor                  what this machine can do, and what is missing
 
 Client verbs take --socket PATH (or HOB_SOCKET), or --url http://HOST:PORT (or
@@ -51,6 +52,28 @@ A folder that changes is taken over within seconds. One that is not valid is
 refused with file, line and key, and answers 404 until it is repaired.
 ";
 
+const DEPLOY: &str = "\
+hob deploy USER@HOST[:PORT]...: install hob on boards over your own ssh, or
+replace the version that runs there. The board needs a shell, and nothing else.
+
+  --binary FILE           deploy this file; else this program itself if it runs
+                          there, else `cross/build` of the checkout makes one
+                          (in this directory, or in HOB_SOURCE)
+  --dry-run               only show what would be done
+  --probe-timeout SECONDS how long the new version has to answer (30)
+  --confirm-timeout SECONDS how long the board waits for a sign of this side (60)
+  --fleet FILE [NAME...]  the hosts of a file; fleet.toml if no host is named
+  --status                version, the one before, and how the last time ended
+  --rollback              back to the version before
+  --json                  for programs
+
+Only what changed is uploaded; a broken upload goes on where it was. If the new
+version does not answer, or the link drops before this side has confirmed it,
+the board goes back to the old one by itself, and says why. HOB_SSH is the
+program to use in place of ssh; keys, users and jump hosts are those of its
+settings. The exit code is that of the worst host.
+";
+
 const EXEC: &str = "\
 runtime = \"exec\": one process for each invocation. The event is its standard
 input, its standard output is the reply. A status other than 0 is a function
@@ -75,6 +98,7 @@ pub fn print_help(topic: Option<&str>) {
     let text = match topic {
         Some("serve") => serve(),
         Some("function" | "functions") => FUNCTION.to_owned(),
+        Some("deploy") => DEPLOY.to_owned(),
         Some("exec") => EXEC.to_owned(),
         Some("native" | "wire") => NATIVE.to_owned(),
         _ => OVERVIEW.to_owned(),

@@ -74,7 +74,13 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
             store(data).clean().map_err(|error| fail(&error))?;
             bundled::remove_others(Path::new(data)).map_err(|error| fail(&error))?;
         }
-        _ => return Err(Error::usage("helper: for the server's own use")),
+        ["digest", file] => {
+            let (digest, _) =
+                crate::function::tree::digest_of(Path::new(file)).map_err(|error| fail(&error))?;
+            print(&format!("{digest}\n"));
+        }
+        ["rename", from, to] => std::fs::rename(from, to).map_err(|error| fail(&error))?,
+        _ => return Err(Error::usage("helper: for the server and for hob deploy")),
     }
     Ok(())
 }

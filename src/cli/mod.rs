@@ -4,13 +4,14 @@ mod admin;
 mod arguments;
 mod client;
 mod demo;
+mod deploy;
 mod doctor;
 mod help;
 mod helper;
 mod invoke;
 mod probe;
 mod sample;
-mod table;
+pub(crate) mod table;
 
 use std::io::Write;
 
@@ -55,6 +56,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
             admin::logs(&target, &name, follow, since_s)?;
         }
         Command::Doctor { json } => return doctor::run(json),
+        Command::Deploy(options) => return crate::deploy::run(&options),
         Command::Helper(arguments) => helper::run(&arguments)?,
         Command::Sample => sample::run()?,
     }

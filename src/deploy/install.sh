@@ -1,0 +1,140 @@
+# The rest of board.sh: units, and the verbs.
+
+unit() {
+  cat <<UNIT
+[Unit]
+Description=hob runs functions
+Documentation=https://docs.aws.amazon.com/lambda/
+After=network.target
+
+[Service]
+Type=notify
+NotifyAccess=all
+ExecStartPre=-/bin/sh $lib/deploy.sh boot
+ExecStart=$current/hob serve --config $etc/hob.toml
+ExecReload=/bin/kill -HUP \$MAINPID
+Restart=on-failure
+RestartSec=2
+KillMode=mixed
+TimeoutStopSec=75
+Delegate=yes
+OOMPolicy=continue
+LimitNOFILE=65536
+UMask=0027
+UNIT
+  # Workers are isolated by the server itself, which needs its namespaces, mounts and users for
+  # that: here is only what does not take them away.
+  [ "$uid" != 0 ] || cat <<UNIT
+RuntimeDirectory=hob
+RuntimeDirectoryMode=0750
+RuntimeDirectoryPreserve=yes
+StateDirectory=hob
+LockPersonality=yes
+ProtectClock=yes
+ProtectKernelModules=yes
+ProtectHostname=yes
+RestrictRealtime=yes
+SystemCallArchitectures=native
+UNIT
+  cat <<UNIT
+
+[Install]
+WantedBy=$unit_target
+UNIT
+}
+
+openrc_script() {
+  cat <<SCRIPT
+#!/sbin/openrc-run
+description="hob runs functions"
+supervisor=supervise-daemon
+command=$current/hob
+command_args="serve --config $etc/hob.toml"
+output_log=$log
+error_log=$log
+extra_started_commands="reload"
+depend() { use net; }
+start_pre() { /bin/sh $lib/deploy.sh boot; mkdir -p $run; }
+reload() { supervise-daemon hob --signal HUP; }
+SCRIPT
+}
+
+init_script() {
+  cat <<SCRIPT
+#!/bin/sh
+# hob runs functions
+case "\${1:-}" in
+  start) /bin/sh $lib/deploy.sh boot; exec /bin/sh $lib/deploy.sh start ;;
+  stop) exec /bin/sh $lib/deploy.sh stop ;;
+  restart) exec /bin/sh $lib/deploy.sh restart ;;
+  reload) kill -HUP "\$(cat $pidfile)" ;;
+  *) echo "usage: \$0 start|stop|restart|reload" >&2; exit 2 ;;
+esac
+SCRIPT
+}
+
+# settle_file FILE MODE: standard input becomes that file, if it is another.
+settle_file() {
+  { mkdir -p "${1%/*}" && cat >"$1.new"; } || fail "write $1: it failed"
+  if cmp -s "$1.new" "$1" 2>/dev/null; then rm -f "$1.new"; return 1; fi
+  { chmod "$2" "$1.new" && mv -f "$1.new" "$1"; } || fail "write $1: it failed"
+}
+
+# install VERSION: everything around the binary; what the board's owner may have changed stays.
+install() {
+  mkdir -p "$lib" "$bin" "$etc/functions" "$data" "$run" || fail "the directories cannot be made"
+  [ "$uid" != 0 ] || grep -q '^hob:' /etc/group 2>/dev/null ||
+    { has groupadd && groupadd --system hob; } || { has addgroup && addgroup -S hob; } ||
+    echo "note there is no group hob: only root may use the socket"
+  # shellcheck disable=SC2154 # this text itself, which the deployer's command keeps
+  printf '%s\n' "$program" | settle_file "$lib/deploy.sh" 644
+  if [ ! -e "$etc/hob.toml" ]; then
+    {
+      echo 'listen = "127.0.0.1:4620"'
+      echo "data = \"$data\""
+      echo "functions = \"$etc/functions\""
+    } | settle_file "$etc/hob.toml" 640
+  fi
+  to=../lib/hob/current/hob
+  [ "$(readlink "$bin/hob" 2>/dev/null)" = "$to" ] || { rm -f "$bin/hob"; ln -s "$to" "$bin/hob"; }
+  case $(service) in
+    systemd)
+      unit | settle_file "$units/hob.service" 644 && systemctl daemon-reload
+      systemctl enable hob.service 2>/dev/null || echo "note the unit could not be enabled"
+      [ "$uid" = 0 ] || loginctl enable-linger 2>/dev/null ||
+        echo "note without lingering the server ends when you log out"
+      ;;
+    openrc)
+      openrc_script | settle_file /etc/init.d/hob 755
+      rc-update add hob default >/dev/null || echo "note the service could not be added"
+      ;;
+    init)
+      init_script | settle_file /etc/init.d/S60hob 755
+      [ -e /etc/init.d/rcS ] || echo "note /etc/init.d/S60hob start has to be run at boot"
+      ;;
+    *) echo "note the server does not survive a reboot: there is no service for users" ;;
+  esac
+  echo "installed"
+}
+
+verb=${1:-}
+[ $# = 0 ] || shift
+case $verb in
+  look) look "$@" ;;
+  put) put "$@" ;;
+  keep) keep "$@" ;;
+  install) install "$@" ;;
+  launch)
+    # Apart from this session, with nothing of it open.
+    case $(first_line "$lib/outcome") in "$1 "*) echo launched; exit ;; esac
+    ! locked || { echo busy; exit; }
+    $(apart) sh "$lib/deploy.sh" activate "$@" </dev/null >>"$lib/deploy.log" 2>&1 &
+    echo launched
+    ;;
+  activate) activate "$@" ;;
+  await) await_outcome "$@" ;;
+  confirm) echo "$1" >"$lib/confirmed.new" && mv -f "$lib/confirmed.new" "$lib/confirmed" && echo confirmed ;;
+  boot) boot ;;
+  start | stop | restart) service_do "$verb" ;;
+  *) fail "no such verb" ;;
+esac

@@ -1,0 +1,15 @@
+//! `hob deploy` against real SSH servers, on boards that have BusyBox and nothing else.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "deploy/binaries.rs"]
+mod binaries;
+#[path = "deploy/board.rs"]
+mod board;
+mod common;
+#[path = "deploy/link.rs"]
+mod link;
+#[path = "deploy/rollback.rs"]
+mod rollback;
+#[path = "deploy/way.rs"]
+mod way;

@@ -1,0 +1,290 @@
+//! Boards for tests: a BusyBox-only root in a chroot, in namespaces of its own, with a real SSH
+//! server on loopback. All of it is gone when its first process is.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::common::{HOB, Ran, eventually, executable};
+
+/// Which SSH server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Sshd {
+    Dropbear,
+    OpenSsh,
+}
+
+/// A board that was not started yet.
+pub struct Make {
+    dir: tempfile::TempDir,
+    sshd: Sshd,
+    mounts: String,
+}
+
+/// A running board.
+pub struct Board {
+    dir: tempfile::TempDir,
+    first: Child,
+    pub port: u16,
+}
+
+/// Waits for what takes an upload and a few starts, on a machine that does other things too.
+pub fn patiently<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let found = (0..6000).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        look()
+    });
+    found.unwrap_or_else(|| panic!("waited in vain: {what}"))
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let ran = Ran::of(Command::new(program).args(arguments));
+    assert_eq!(ran.code, 0, "{program} {arguments:?}: {}", ran.err);
+    ran.out
+}
+
+fn find(program: &str) -> PathBuf {
+    let places = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    let found = places.iter().map(|place| Path::new(place).join(program)).find(|p| p.exists());
+    found.unwrap_or_else(|| panic!("install {program}: tests/run does"))
+}
+
+/// A program and the libraries that it needs, at the same paths.
+fn copy_program(root: &Path, program: &Path, to: &str) {
+    let target = root.join(to.trim_start_matches('/'));
+    fs::create_dir_all(target.parent().unwrap()).unwrap();
+    fs::copy(program, &target).unwrap();
+    copy_libraries(root, program);
+}
+
+fn copy_libraries(root: &Path, program: &Path) {
+    let listed = Ran::of(Command::new("ldd").arg(program)).out;
+    for path in listed.split_whitespace().filter(|word| word.starts_with('/')) {
+        let target = root.join(path.trim_start_matches('/'));
+        if !target.exists() {
+            fs::create_dir_all(target.parent().unwrap()).unwrap();
+            fs::copy(path, target).unwrap();
+        }
+    }
+}
+
+/// The user's `ssh`, with the key of this board.
+fn client_settings(dir: &Path) {
+    let key = dir.join("key");
+    let settings = format!(
+        "Host *\nIdentityFile {}\nIdentitiesOnly yes\nUserKnownHostsFile /dev/null\n\
+         StrictHostKeyChecking no\nLogLevel ERROR\n",
+        key.display()
+    );
+    fs::write(dir.join("ssh_config"), settings).unwrap();
+    let file = dir.join("ssh_config");
+    executable(&dir.join("ssh"), &format!("#!/bin/sh\nexec ssh -F {} \"$@\"\n", file.display()));
+}
+
+impl Make {
+    /// A board with BusyBox, without these applets.
+    pub fn new(sshd: Sshd, without: &[&str]) -> Make {
+        let dir = tempfile::tempdir().unwrap();
+        // A chroot for OpenSSH must not be open to others.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let root = dir.path().join("root");
+        for name in [
+            "bin",
+            "dev",
+            "proc",
+            "tmp",
+            "etc/init.d",
+            "etc/hob",
+            "root/.ssh",
+            "run",
+            "var",
+            "usr/local",
+        ] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+        fs::copy(find("busybox"), root.join("bin/busybox")).unwrap();
+        for applet in run(find("busybox").to_str().unwrap(), &["--list"]).lines() {
+            if !without.contains(&applet) && applet != "busybox" {
+                symlink("busybox", root.join("bin").join(applet)).unwrap();
+            }
+        }
+        fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
+        fs::write(root.join("etc/group"), "root:x:0:\n").unwrap();
+        fs::write(root.join("etc/shells"), "/bin/sh\n").unwrap();
+        fs::write(root.join("etc/hob/hob.toml"), "listen = \"127.0.0.1:0\"\n").unwrap();
+        // Its root's shell is named by the machine's list of users.
+        executable(&root.join("bin/bash"), "#!/bin/sh\nexec /bin/sh \"$@\"\n");
+        copy_libraries(&root, Path::new(HOB));
+        Make { dir, sshd, mounts: String::new() }
+    }
+
+    /// The board's root directory, from outside.
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    /// Another shell is `/bin/sh`.
+    pub fn shell(self, program: &str) -> Make {
+        copy_program(&self.root(), &find(program), &format!("/bin/{program}"));
+        fs::remove_file(self.root().join("bin/sh")).unwrap();
+        symlink(program, self.root().join("bin/sh")).unwrap();
+        self
+    }
+
+    /// Runs this before the SSH server, in the board's namespaces; `$R` is its root.
+    pub fn mount(mut self, command: &str) -> Make {
+        self.mounts += &format!("{command}\n");
+        self
+    }
+
+    /// Starts it.
+    pub fn start(self) -> Board {
+        let (root, dir) = (self.root(), self.dir);
+        let key = dir.path().join("key");
+        run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", key.to_str().unwrap()]);
+        let public = fs::read_to_string(dir.path().join("key.pub")).unwrap();
+        let authorized = root.join("root/.ssh/authorized_keys");
+        fs::write(&authorized, public).unwrap();
+        for path in [root.clone(), root.join("root"), root.join("root/.ssh"), authorized.clone()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = match self.sshd {
+            Sshd::Dropbear => {
+                copy_program(&root, &find("dropbear"), "/usr/sbin/dropbear");
+                let host_key = root.join("etc/dropbear_key");
+                run("dropbearkey", &["-t", "ed25519", "-f", host_key.to_str().unwrap()]);
+                format!(
+                    "exec chroot $R /usr/sbin/dropbear -F -E -s -p 127.0.0.1:{port} \
+                     -r /etc/dropbear_key -P /tmp/dropbear.pid"
+                )
+            }
+            Sshd::OpenSsh => {
+                let host_key = dir.path().join("host_key");
+                run(
+                    "ssh-keygen",
+                    &["-q", "-t", "ed25519", "-N", "", "-f", host_key.to_str().unwrap()],
+                );
+                let settings = format!(
+                    "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\n\
+                     ChrootDirectory /srv\nUsePAM no\nStrictModes no\nPidFile none\n\
+                     PermitRootLogin prohibit-password\n",
+                    host_key.display(),
+                    authorized.display()
+                );
+                fs::write(dir.path().join("sshd_config"), settings).unwrap();
+                let file = dir.path().join("sshd_config");
+                // The way to a chroot must be root's alone, which that to a scratch directory is not.
+                format!(
+                    "mount -t tmpfs none /run && mkdir /run/sshd && mount --rbind $R /srv &&\n\
+                     exec /usr/sbin/sshd -D -e -f {}",
+                    file.display()
+                )
+            }
+        };
+        let script = format!(
+            "set -e\nmount --bind $R $R\nmount -t proc proc $R/proc\nmount --bind /dev $R/dev\n{}{server}\n",
+            self.mounts
+        );
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        let first = Command::new("unshare")
+            .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &script])
+            .env("R", &root)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        client_settings(dir.path());
+        eventually("the SSH server listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+        Board { dir, first, port }
+    }
+}
+
+impl Board {
+    /// The board's root directory, from outside; without what is mounted in it.
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    /// Where the board keeps versions.
+    pub fn lib(&self) -> PathBuf {
+        self.root().join("usr/local/lib/hob")
+    }
+
+    /// The version in force.
+    pub fn current(&self) -> Option<String> {
+        let link = fs::read_link(self.lib().join("current")).ok()?;
+        Some(link.file_name().unwrap().to_str().unwrap().to_owned())
+    }
+
+    /// How the last deployment ended.
+    pub fn outcome(&self) -> String {
+        fs::read_to_string(self.lib().join("outcome")).unwrap_or_default()
+    }
+
+    /// Its address for `hob deploy`.
+    pub fn address(&self) -> String {
+        format!("root@127.0.0.1:{}", self.port)
+    }
+
+    /// `hob deploy` to this board.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command_to(arguments);
+        command.arg(self.address());
+        command
+    }
+
+    /// `hob deploy` with this board's key, to hosts among the arguments.
+    pub fn command_to(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(HOB);
+        command.arg("deploy").args(arguments).env("HOB_SSH", self.dir.path().join("ssh"));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Deploys a file.
+    pub fn deploy(&self, binary: &Path, more: &[&str]) -> Ran {
+        let mut arguments = vec!["--binary", binary.to_str().unwrap()];
+        arguments.extend(more);
+        Ran::of(&mut self.command(&arguments))
+    }
+
+    /// Runs a command on it.
+    pub fn sh(&self, command: &str) -> Ran {
+        let port = self.port.to_string();
+        let mut ssh = Command::new(self.dir.path().join("ssh"));
+        ssh.args(["-p", &port, "root@127.0.0.1", command]).stdin(Stdio::null());
+        Ran::of(&mut ssh)
+    }
+
+    /// True if the server there answers its command line.
+    pub fn serves(&self) -> bool {
+        self.sh("/usr/local/bin/hob ls").code == 0
+    }
+
+    fn log(&self) -> String {
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+        let lib = self.lib();
+        format!(
+            "--- sshd\n{}--- deploy.log\n{}--- hob.log\n{}--- outcome {}",
+            read(self.dir.path().join("log")),
+            read(lib.join("deploy.log")),
+            read(self.root().join("var/lib/hob/hob.log")),
+            self.outcome()
+        )
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
+        let _ = self.first.kill();
+        let _ = self.first.wait();
+    }
+}
