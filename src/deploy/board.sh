@@ -179,11 +179,21 @@ outcome() {
   sync
 }
 
+# What the log has had since a server was asked to hand over; and what that says if its successor is no
+# good.
+said() { tail -c "+$mark" "$log" 2>/dev/null; }
+goes_on="this server goes on"
+
 # await VERSION SECONDS: true as soon as that version answers.
 await() {
   until [ "$2" -le "${waited:=0}" ]; do
     answers "$1" && return 0
-    crashed && why="it ended at its start: $(tail -n 1 "$log" 2>/dev/null | cut -c1-300)" && return 1
+    if [ -z "$mark" ]; then
+      crashed && why="it ended at its start: $(tail -n 1 "$log" 2>/dev/null | cut -c1-300)" && return 1
+    elif said | grep -q "$goes_on"; then
+      why="it ended at its start: $(said | grep -v "$goes_on" | tail -n 1 | cut -c1-300)"
+      return 1
+    fi
     sleep 1
     waited=$((waited + 1))
   done
@@ -194,8 +204,9 @@ await() {
 # take_over NEW SECONDS [OLD]: what `current` leads to is to serve. A server that can hand its
 # sockets over is asked to, so that nobody is refused; otherwise it is started again.
 take_over() {
-  waited=0
+  waited=0 mark=
   if [ -n "${3:-}" ] && answers "$3" && [ -n "$(number server_pid)" ]; then
+    mark=$(($(size_of "$log") + 1))
     kill -USR2 "$server_pid"
     if await "$1" "$2"; then
       [ "$(service)" = systemd ] || echo "$server_pid" >"$pidfile"
@@ -205,6 +216,13 @@ take_over() {
   fi
   service_do restart || { why="the service did not start"; return 1; }
   await "$1" "$2"
+}
+
+# end_all_of VERSION: a successor that hangs would be in the way of the next one.
+end_all_of() {
+  for process in /proc/[0-9]*; do
+    [ "$(readlink "$process/exe" 2>/dev/null)" != "$lib/versions/$1/hob" ] || kill -9 "${process##*/}"
+  done
 }
 
 # back NEW OLD WHY: to the version before, or to none.
@@ -218,9 +236,11 @@ back() {
   reason=$3
   replace "$2"
   # The old one may never have stopped serving.
-  if ! answers "$2"; then
+  if answers "$2"; then
+    end_all_of "$1"
+  else
     waited=0
-    take_over "$2" 60 "$1" || { waited=0; service_do restart; await "$2" 60; } ||
+    take_over "$2" 60 "$1" || { waited=0 mark=; service_do restart; await "$2" 60; } ||
       reason="$reason; and it does not answer either: $why"
   fi
   rm -f "$lib/trial"
