@@ -272,7 +272,10 @@ impl Process {
     fn started(&self, started: Started) -> Result<(), NotStarted> {
         self.life.ours_kib.set(spawn::own_rss_kib_max());
         let pid = Pid::from_raw(started.pid).expect("a child's pid is positive");
-        let pidfd = started.pidfd.map(|fd| Io::new(&self.all.reactor, fd)).transpose();
+        let pidfd = match started.pidfd {
+            Some(fd) => Io::new(&self.all.reactor, fd).map(Some),
+            None => self.all.pidfd(pid),
+        };
         let pidfd = pidfd.map_err(|error| {
             // Its end would go unnoticed.
             let _ = rustix::process::kill_process(pid, Sent::KILL);

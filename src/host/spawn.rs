@@ -26,6 +26,7 @@ use std::ptr;
 use std::rc::Rc;
 
 use crate::limits::{WORKER_FILES_MAX, WORKER_STACK};
+use own::altered_signals;
 
 /// What to start, and as what. The strings live as long as the function's version.
 #[derive(Debug)]
@@ -72,7 +73,8 @@ pub struct Seat<'a> {
 pub struct Started {
     /// Its id, which is also the id of its process group.
     pub pid: i32,
-    /// Readable once it has exited; `None` if it was not asked for, or before Linux 5.2.
+    /// Readable once it has exited; `None` if `clone` does not hand it out here (before Linux 5.2,
+    /// and in emulations of Linux), or if it was not asked for.
     pub pidfd: Option<OwnedFd>,
 }
 
@@ -234,27 +236,11 @@ impl Spawner {
             failed: None,
         };
         let mut pidfd: c_int = -1;
-        let ask = if self.pidfd { libc::CLONE_PIDFD } else { 0 };
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | ask;
-        // SAFETY: `top` is one past the end of a live allocation, aligned to 16 bytes. With
-        // CLONE_VFORK we stay suspended until the child has exec'd or exited, so `child`, the
-        // pointers in it and the stack outlive its use of them, and nobody else touches them.
-        // `run` obeys the rules at the head of this file. All signals are blocked around the
-        // call, so no handler of ours runs on the shared memory. `pidfd` is written before the
-        // call returns, if at all.
-        let pid = unsafe {
-            let top = self.stack.as_mut_ptr_range().end;
-            let mut before = every_signal();
-            libc::pthread_sigmask(libc::SIG_SETMASK, &child.signals, &mut before);
-            child.signals = before;
-            let argument = ptr::from_mut(&mut child).cast::<c_void>();
-            let parent_tid = ptr::from_mut(&mut pidfd);
-            let pid = libc::clone(run, top.cast::<c_void>(), flags, argument, parent_tid);
-            let error = *libc::__errno_location();
-            libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
-            *libc::__errno_location() = error;
-            pid
-        };
+        let mut pid = self.clone(&mut child, &mut pidfd);
+        if pid < 0 && self.pidfd && errno() == libc::EINVAL {
+            self.pidfd = false;
+            pid = self.clone(&mut child, &mut pidfd);
+        }
         if pid < 0 {
             return Err(NotStarted { step: Step::Clone, errno: errno() });
         }
@@ -266,6 +252,31 @@ impl Spawner {
             return Err(failed);
         }
         Ok(Started { pid, pidfd })
+    }
+
+    /// Runs `child` up to its exec or exit; its number, or a negative one and `errno`.
+    fn clone(&mut self, child: &mut Child, pidfd: &mut c_int) -> c_int {
+        let ask = if self.pidfd { libc::CLONE_PIDFD } else { 0 };
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | ask;
+        // SAFETY: `top` is one past the end of a live allocation, aligned to 16 bytes. With
+        // CLONE_VFORK we stay suspended until the child has exec'd or exited, so `child`, the
+        // pointers in it and the stack outlive its use of them, and nobody else touches them.
+        // `run` obeys the rules at the head of this file. All signals are blocked around the
+        // call, so no handler of ours runs on the shared memory. `pidfd` is written before the
+        // call returns, if at all.
+        unsafe {
+            let top = self.stack.as_mut_ptr_range().end;
+            let mut before = every_signal();
+            libc::pthread_sigmask(libc::SIG_SETMASK, &every_signal(), &mut before);
+            child.signals = before;
+            let argument = ptr::from_mut(child).cast::<c_void>();
+            let parent_tid = ptr::from_mut(pidfd);
+            let pid = libc::clone(run, top.cast::<c_void>(), flags, argument, parent_tid);
+            let error = *libc::__errno_location();
+            libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
+            *libc::__errno_location() = error;
+            pid
+        }
     }
 }
 
@@ -366,20 +377,6 @@ unsafe fn bind(child: &Child) -> Option<Step> {
 
 fn pointers<'a>(strings: impl Iterator<Item = &'a CStr>) -> Vec<*const c_char> {
     strings.map(CStr::as_ptr).chain([ptr::null()]).collect()
-}
-
-/// The signals whose disposition is not the default one.
-fn altered_signals() -> Vec<c_int> {
-    let altered = |signal: &c_int| {
-        // SAFETY: only asks; `action` is plain data that the call fills in.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            libc::sigaction(*signal, ptr::null(), &mut action) == 0
-                && action.sa_sigaction != libc::SIG_DFL
-        }
-    };
-    // The C library keeps the first real-time signals for itself and refuses to tell.
-    (1..=libc::SIGRTMAX()).filter(altered).collect()
 }
 
 fn every_signal() -> libc::sigset_t {

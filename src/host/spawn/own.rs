@@ -1,6 +1,8 @@
 //! What this process itself has, and was given.
 
+use std::ffi::c_int;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::ptr;
 
 /// The most memory that this process had at one time, in KiB; or its program before the last exec.
 pub fn own_rss_kib_max() -> u64 {
@@ -31,4 +33,18 @@ pub fn inherited(number: i32) -> Option<OwnedFd> {
     let is_open = unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0;
     // SAFETY: it is open, and nobody here has opened it: it is nobody else's.
     is_open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The signals whose disposition is not the default one.
+pub(super) fn altered_signals() -> Vec<c_int> {
+    let altered = |signal: &c_int| {
+        // SAFETY: only asks; `action` is plain data that the call fills in.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(*signal, ptr::null(), &mut action) == 0
+                && action.sa_sigaction != libc::SIG_DFL
+        }
+    };
+    // The C library keeps the first real-time signals for itself and refuses to tell.
+    (1..=libc::SIGRTMAX()).filter(altered).collect()
 }
