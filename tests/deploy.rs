@@ -7,6 +7,8 @@ mod binaries;
 #[path = "deploy/board.rs"]
 mod board;
 mod common;
+#[path = "deploy/functions.rs"]
+mod functions;
 #[path = "deploy/link.rs"]
 mod link;
 #[path = "deploy/rollback.rs"]

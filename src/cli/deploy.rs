@@ -18,6 +18,8 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Command, Error> {
         match argument {
             Long("help") | Short('h') => return Ok(Command::Help(Some("deploy".into()))),
             Long("binary") => options.binary = Some(parser.value().map_err(usage)?.into()),
+            Long("functions") => options.functions = Some(parser.value().map_err(usage)?.into()),
+            Long("prune") => options.prune = true,
             Long("fleet") => options.fleet = Some(parser.value().map_err(usage)?.into()),
             Long("dry-run") => options.dry_run = true,
             Long("json") => options.json = true,

@@ -26,7 +26,7 @@ HOB_URL); ls, show, ps and doctor take --json.
 Exit codes: 0 ok; 1 it failed; 2 wrong use or configuration; 3 the server
 cannot be reached, or refused.
 
-More: hob help serve, hob help function, hob help exec, hob help native
+More: hob help serve, function, exec, native, deploy
 ";
 
 const FUNCTION: &str = "\
@@ -59,6 +59,8 @@ replace the version that runs there. The board needs a shell, and nothing else.
   --binary FILE           deploy this file; else this program itself if it runs
                           there, else `cross/build` of the checkout makes one
                           (in this directory, or in HOB_SOURCE)
+  --functions DIR         function folders too, those that changed
+  --prune                 ... and remove there what came from DIR and is gone
   --dry-run               only show what would be done
   --probe-timeout SECONDS how long the new version has to answer (30)
   --confirm-timeout SECONDS how long the board waits for a sign of this side (60)

@@ -74,10 +74,30 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
             store(data).clean().map_err(|error| fail(&error))?;
             bundled::remove_others(Path::new(data)).map_err(|error| fail(&error))?;
         }
+        ["clean", data] => store(data).clean().map_err(|error| fail(&error))?,
+        others => for_deploy(others)?,
+    }
+    Ok(())
+}
+
+/// What a board's shell may have no tool for.
+fn for_deploy(words: &[&str]) -> Result<(), Error> {
+    let fail = |error: &dyn std::fmt::Display| Error::failed(error.to_string());
+    match words {
         ["digest", file] => {
             let (digest, _) =
                 crate::function::tree::digest_of(Path::new(file)).map_err(|error| fail(&error))?;
             print(&format!("{digest}\n"));
+        }
+        ["unfold", zip, directory] => {
+            let bytes_max = crate::limits::CODE_BYTES_MAX;
+            let unpacked = package::unpack(Path::new(zip), Path::new(directory), bytes_max);
+            unpacked.map_err(|error| fail(&error))?;
+        }
+        ["exchange", one, other] => {
+            let (here, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
+            rustix::fs::renameat_with(here, *one, here, *other, flags)
+                .map_err(|error| fail(&error))?;
         }
         ["rename", from, to] => std::fs::rename(from, to).map_err(|error| fail(&error))?,
         _ => return Err(Error::usage("helper: for the server and for hob deploy")),

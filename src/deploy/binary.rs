@@ -76,24 +76,37 @@ impl Arch {
             .find(|arch| arch.target() == Target::own())
     }
 
-    /// Why a program of this kind does not run there.
-    pub fn check(self, elf: &Elf, header: &[u8], look: &Look) -> Result<(), String> {
+    /// Why a hob of this kind does not run there.
+    fn check(self, elf: &Elf, header: &[u8], look: &Look) -> Result<(), String> {
         if elf.target != self.target() {
-            let (is, board) = (elf.target.name(), self.target().name());
-            return Err(format!("it is for {is}, the board is {board}"));
+            return Err(self.other(elf));
+        }
+        self.check_handler(elf, header, look)
+    }
+
+    fn other(self, elf: &Elf) -> String {
+        format!("it is for {}, the board is {}", elf.target.name(), self.target().name())
+    }
+
+    /// Why a handler does not run there: a 64-bit board may have 32-bit ones.
+    pub fn check_handler(self, elf: &Elf, header: &[u8], look: &Look) -> Result<(), String> {
+        if !self.target().runs(elf.target) {
+            return Err(self.other(elf));
         }
         let at = if elf.target.wide { 48 } else { 36 };
         let flags = header
             .get(at..at + 4)
             .map_or(0, |bytes| u32::from_le_bytes(bytes.try_into().expect("four bytes")));
         let (bits, wanted) = self.floats();
-        if flags & bits != wanted {
+        if elf.target == self.target() && flags & bits != wanted {
             return Err("it hands floats over in another way than the board's programs".into());
         }
         match &elf.interpreter {
-            Some(path) if !look.there.contains(path) => Err(format!(
-                "it needs {path}, which the board does not have; a static one needs nothing"
-            )),
+            Some(path) if !look.there.contains(path) => {
+                let libc =
+                    if look.libc.is_empty() { "no C library" } else { &look.libc.join(", ") };
+                Err(format!("it needs {path}, the board has {libc}; a static one needs nothing"))
+            }
             _ => Ok(()),
         }
     }

@@ -344,16 +344,27 @@ look() {
     asker=$current/hob
     if [ -x "$asker" ] && client 5 ls; then echo "running yes"; else echo "running no"; fi
   fi
+  for path in "$lib/functions"/*; do
+    [ ! -f "$path" ] || [ ! -d "$etc/functions/${path##*/}" ] ||
+      echo "function ${path##*/} $(first_line "$path")"
+  done
   [ ! -f "$lib/since" ] || echo "since $(first_line "$lib/since")"
   [ ! -f "$lib/outcome" ] || echo "outcome $(first_line "$lib/outcome")"
   for path; do [ ! -e "$path" ] || echo "there $path"; done
   echo "end"
 }
 
-# put VERSION OFFSET: appends standard input. Whoever wrote before is on a link that is gone, but
+# Where an upload comes together: a version, or the zip of a function.
+place_of() {
+  case $1 in zip-*) echo "$lib/incoming/$1" ;; *) echo "$lib/versions/$1" ;; esac
+}
+
+# put ID OFFSET: appends standard input. Whoever wrote before is on a link that is gone, but
 # may not know it yet.
 put() {
-  dir=$lib/versions/$1
+  # A function's zip may hold secrets.
+  case $1 in zip-*) umask 077 ;; esac
+  dir=$(place_of "$1")
   mkdir -p "$dir" || fail "mkdir $dir: it failed"
   if writer=$(first_line "$dir/writer") && alive "$writer" &&
     [ "$(readlink "/proc/$writer/fd/1" 2>/dev/null)" = "$dir/hob.part" ]; then
@@ -369,13 +380,15 @@ put() {
   echo "size $(size_of "$dir/hob.part")"
 }
 
-# keep VERSION SHA256: the upload is whole.
+# keep ID SHA256 VERSION: the upload is whole.
 keep() {
-  dir=$lib/versions/$1
+  dir=$(place_of "$1")
   rm -f "$dir/writer"
   [ -f "$dir/hob.part" ] || [ ! -x "$dir/hob" ] || { echo kept; return; }
   chmod 755 "$dir/hob.part" || fail "there is no upload of $1"
-  if [ "$(digest "$dir/hob.part" "$dir/hob.part")" = "$2" ]; then
+  by=$lib/versions/$3/hob
+  [ -x "$by" ] || by=$dir/hob.part
+  if [ "$(digest "$dir/hob.part" "$by")" = "$2" ]; then
     sync
     mv -f "$dir/hob.part" "$dir/hob" && sync && echo kept
   else
@@ -396,4 +409,35 @@ await_outcome() {
     left=$((left - 1))
   done
   echo "running"
+}
+
+# place NAME CONTENT VERSION: the zip's content takes the place of the function's folder. Beside
+# the folders it would be taken for one of them.
+place() {
+  umask 077
+  zip=$lib/incoming/zip-$2/hob new=$etc/functions.new/$1 folder=$etc/functions/$1
+  hob=$lib/versions/$3/hob
+  if [ -f "$zip" ]; then
+    rm -rf "$new"
+    mkdir -p "$new" "$lib/functions" || fail "mkdir $new: it failed"
+    "$hob" helper unfold "$zip" "$new" || fail "unpack function $1: it failed"
+    sync
+    if [ -d "$folder" ]; then
+      "$hob" helper exchange "$new" "$folder" 2>/dev/null ||
+        { mv "$folder" "$new.old" && mv "$new" "$folder"; } || fail "replace $folder: it failed"
+    else
+      mv "$new" "$folder" || fail "write $folder: it failed"
+    fi
+    echo "$2" >"$lib/functions/$1"
+    rm -rf "$etc/functions.new" "$lib/incoming/zip-$2"
+  fi
+  [ "$(first_line "$lib/functions/$1")" = "$2" ] && echo placed
+}
+
+# drop NAME: a function that is gone on the deployer's side.
+drop() {
+  mkdir -p "$etc/functions.new"
+  mv "$etc/functions/$1" "$etc/functions.new/$1" && rm -f "$lib/functions/$1"
+  rm -rf "$etc/functions.new"
+  echo dropped
 }

@@ -124,6 +124,8 @@ case $verb in
   put) put "$@" ;;
   keep) keep "$@" ;;
   install) install "$@" ;;
+  place) place "$@" ;;
+  drop) drop "$@" ;;
   launch)
     # Apart from this session, with nothing of it open.
     case $(first_line "$lib/outcome") in "$1 "*) echo launched; exit ;; esac

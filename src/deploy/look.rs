@@ -36,12 +36,14 @@ pub struct Look {
     pub since: String,
     /// How the last deployment ended.
     pub outcome: String,
+    /// Functions that came from a deployment, with their content.
+    pub functions: Vec<(String, String)>,
     /// Paths that were asked for and are there.
     pub there: Vec<String>,
 }
 
-/// Lines that are read; a board has two versions and a few parts.
-const LINES_MAX: usize = 256;
+/// Lines that are read; a board has two versions, a few parts, and its functions.
+const LINES_MAX: usize = 2048;
 /// Characters of a value that are shown.
 const VALUE_MAX: usize = 300;
 
@@ -91,6 +93,7 @@ impl Look {
                 let (version, bytes) = value.split_once(' ')?;
                 self.parts.push((version.to_owned(), bytes.parse().ok()?));
             }
+            "function" => self.functions.push(super::functions::parse(value)?),
             "running" => self.running = value == "yes",
             "since" => self.since = plain(value),
             // The attempt's number is of no interest to people.

@@ -6,6 +6,7 @@
 
 mod binary;
 mod fleet;
+mod functions;
 mod look;
 mod plan;
 mod run;
@@ -39,6 +40,10 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// Deploy this file, and build nothing.
     pub binary: Option<PathBuf>,
+    /// Function folders for hosts whose fleet file names no others.
+    pub functions: Option<PathBuf>,
+    /// Functions that are gone here go there too.
+    pub prune: bool,
     /// The file that lists hosts.
     pub fleet: Option<PathBuf>,
     /// Only show what would be done.

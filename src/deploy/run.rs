@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::binary::{self, Arch, Binary};
+use super::functions::{self, Function};
 use super::look::Look;
 use super::plan::Plan;
 use super::ssh::{Ssh, Trouble};
 use super::target::Host;
-use super::{Action, Options, upload};
+use super::upload::{self, Upload};
+use super::{Action, Options};
 use crate::error::ExitCode;
 
 /// How it ended on one host.
@@ -87,7 +89,18 @@ impl<'a> Link<'a> {
 /// Does what the options say on one host.
 pub fn run(host: &Host, options: &Options, given: Option<&Binary>, say: &dyn Fn(&str)) -> Report {
     let mut report = Report::default();
-    if let Err(trouble) = act(host, options, given, say, &mut report) {
+    let directory = host.functions.as_ref().or(options.functions.as_ref());
+    let directory = directory.filter(|_| options.action == Action::Deploy);
+    let functions = match directory.map(|directory| functions::read(directory)).transpose() {
+        Ok(functions) => functions,
+        Err(error) => {
+            report.text = error.message;
+            report.code = error.code as i32;
+            return report;
+        }
+    };
+    let wanted = Wanted { given, functions: functions.as_deref() };
+    if let Err(trouble) = act(host, options, &wanted, say, &mut report) {
         (report.text, report.code) = match trouble {
             Trouble::Link(why) => (format!("cannot be reached: {why}"), ExitCode::Refused as i32),
             Trouble::Board(why) => (why, ExitCode::Failed as i32),
@@ -96,15 +109,28 @@ pub fn run(host: &Host, options: &Options, given: Option<&Binary>, say: &dyn Fn(
     report
 }
 
+/// What a board is to have.
+struct Wanted<'a> {
+    /// The binary that was named.
+    given: Option<&'a Binary>,
+    /// Functions, if they are part of it.
+    functions: Option<&'a [Function]>,
+}
+
 fn act(
     host: &Host,
     options: &Options,
-    given: Option<&Binary>,
+    wanted: &Wanted<'_>,
     say: &dyn Fn(&str),
     report: &mut Report,
 ) -> Result<(), Trouble> {
     let mut link = Link::open(host, say)?;
-    let paths = binary::interpreters(given);
+    let mut paths = binary::interpreters(wanted.given);
+    let handlers = wanted.functions.into_iter().flatten().filter_map(Function::interpreter);
+    // A loader of an odd name would not be a word for the board's shell.
+    paths.extend(handlers.filter(|path| path.starts_with('/')).map(str::to_owned));
+    paths.sort_unstable();
+    paths.dedup();
     let mut arguments = vec!["look"];
     arguments.extend(paths.iter().map(String::as_str));
     let look = Look::parse(&link.steady(&arguments)?)
@@ -130,7 +156,7 @@ fn act(
                 Trouble::Board(format!("there is no hob for {} ({} bits)", look.arch, look.bits))
             })?;
             let found;
-            let binary = match given {
+            let binary = match wanted.given {
                 Some(binary) => binary,
                 None => {
                     found = binary::find(arch, &look, say).map_err(Trouble::Board)?;
@@ -138,11 +164,55 @@ fn act(
                 }
             };
             binary.check(arch, &look).map_err(Trouble::Board)?;
+            for function in wanted.functions.into_iter().flatten() {
+                function.check(arch, &look).map_err(Trouble::Board)?;
+            }
             let plan = Plan::new(&look, binary.version(), binary.bytes.len() as u64);
             let plan = plan.map_err(Trouble::Board)?;
             report.steps = plan.steps(&look);
-            deploy(&mut link, binary, &plan, options, report)
+            let change = Change::new(&look, wanted.functions, options.prune);
+            report.steps.extend(change.steps());
+            deploy(&mut link, binary, &plan, options, report)?;
+            if !options.dry_run {
+                change.make(&mut link, &plan.version, report)?;
+            }
+            Ok(())
         }
+    }
+}
+
+/// What changes among the functions.
+struct Change<'a> {
+    sent: Vec<&'a Function>,
+    dropped: Vec<&'a str>,
+}
+
+impl<'a> Change<'a> {
+    fn new(look: &'a Look, functions: Option<&'a [Function]>, prune: bool) -> Change<'a> {
+        let all = functions.unwrap_or_default();
+        let sent = all.iter().filter(|function| !function.is_there(look)).collect();
+        let dropped =
+            if prune && functions.is_some() { functions::gone(look, all) } else { Vec::new() };
+        Change { sent, dropped }
+    }
+
+    fn steps(&self) -> impl Iterator<Item = String> {
+        let sent = self.sent.iter().map(|function| format!("function {}", function.name));
+        sent.chain(self.dropped.iter().map(|name| format!("remove function {name}")))
+    }
+
+    fn make(&self, link: &mut Link<'_>, version: &str, report: &mut Report) -> Result<(), Trouble> {
+        for function in &self.sent {
+            function.send(link, version)?;
+        }
+        for name in &self.dropped {
+            link.steady(&["drop", name])?;
+        }
+        if !self.sent.is_empty() || !self.dropped.is_empty() {
+            let (sent, dropped) = (self.sent.len(), self.dropped.len());
+            report.text += &format!("; functions: {sent} sent, {dropped} removed");
+        }
+        Ok(())
     }
 }
 
@@ -161,7 +231,8 @@ fn deploy(
         return Ok(());
     }
     if let Some(from) = plan.upload_from {
-        upload::upload(link, binary, from)?;
+        let (id, bytes) = (binary.version(), &binary.bytes);
+        upload::upload(link, &Upload { id, bytes, sha256: &binary.sha256, by: id }, from)?;
     }
     if !plan.activate {
         report.text = "serves already".into();

@@ -80,11 +80,10 @@ impl Ssh {
     }
 
     /// Runs a verb of the board's program, with these bytes as its input; what it printed.
-    /// Arguments are words without anything that a shell would read.
+    /// Arguments are words; one with anything in it that a shell would read is left out.
     pub fn call(&self, arguments: &[&str], input: &[u8]) -> Result<String, Trouble> {
         let word =
             |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+".contains(&b));
-        debug_assert!(arguments.iter().all(|text| word(text)), "{arguments:?}");
         let arguments: Vec<&str> = arguments.iter().copied().filter(|text| word(text)).collect();
         // The program comes first on standard input, byte by byte so that no more is taken.
         let remote = format!(

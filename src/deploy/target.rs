@@ -1,6 +1,6 @@
 //! Which hosts: `USER@HOST[:PORT]`, and the fleet file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::{Section, Source};
 use crate::error::Error;
@@ -14,6 +14,8 @@ pub struct Host {
     pub destination: String,
     /// Another port than those say.
     pub port: Option<u16>,
+    /// Function folders for it.
+    pub functions: Option<PathBuf>,
 }
 
 /// The fleet file that is read if no host is named.
@@ -48,7 +50,8 @@ impl Host {
             return None;
         }
         let destination = if user.is_empty() { host.to_owned() } else { format!("{user}@{host}") };
-        Some(Host { name: name.unwrap_or(text).to_owned(), destination, port })
+        let name = name.unwrap_or(text).to_owned();
+        Some(Host { name, destination, port, functions: None })
     }
 }
 
@@ -66,7 +69,12 @@ pub fn hosts(named: &[String], fleet: Option<&Path>) -> Result<Vec<Host>, Error>
         let cure = if fleet.is_none() { "; name a host, USER@HOST" } else { "" };
         Error::usage(format!("read the fleet {}: {error}{cure}", path.display()))
     })?;
-    let all = parse_fleet(&path.display().to_string(), &text)?;
+    let mut all = parse_fleet(&path.display().to_string(), &text)?;
+    // Paths in a file are seen from where it is.
+    let here = path.parent().unwrap_or(Path::new(""));
+    for functions in all.iter_mut().filter_map(|host| host.functions.as_mut()) {
+        *functions = here.join(&*functions);
+    }
     if let Some(name) = named.iter().find(|name| !all.iter().any(|host| host.name == **name)) {
         return Err(Error::usage(format!("{}: there is no host {name}", path.display())));
     }
@@ -102,7 +110,9 @@ fn read_host(section: &Section<'_>) -> Option<Host> {
             section.refuse(key, "is missing");
         }
     }
-    Host::parse(Some(name?), address?)
+    let functions = section.text("functions", "a directory", |text| !text.is_empty());
+    let host = Host::parse(Some(name?), address?)?;
+    Some(Host { functions: functions.map(PathBuf::from), ..host })
 }
 
 #[cfg(test)]
@@ -143,6 +153,9 @@ mod tests {
         let hosts = parse_fleet("f", good).expect("valid");
         assert_eq!(hosts.len(), 2);
         assert_eq!((hosts[0].name.as_str(), hosts[0].port), ("a", Some(22)));
+        let example = include_str!("../../examples/fleet.toml");
+        let hosts = parse_fleet("examples/fleet.toml", example).expect("valid");
+        assert_eq!(hosts[0].functions.as_deref(), Some(Path::new(".")));
         for (text, complaint) in [
             ("", "f:1: host: is missing"),
             ("[[host]]\nname = \"a\"", "f:1: host.address: is missing"),

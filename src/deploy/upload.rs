@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::binary::Binary;
 use super::run::Link;
 use super::ssh::Trouble;
 
@@ -14,12 +13,24 @@ const RETRY_MS: u64 = 500;
 /// What is sent with one command: a broken link loses at most what was on its way of it.
 const PIECE: usize = 4 * 1024 * 1024;
 
+/// What is uploaded.
+pub struct Upload<'a> {
+    /// Where it goes: a version's name, or `zip-CONTENT`.
+    pub id: &'a str,
+    /// All of it.
+    pub bytes: &'a [u8],
+    /// Its SHA-256 in hexadecimal.
+    pub sha256: &'a str,
+    /// The version that takes the digest where the board has no tool for that.
+    pub by: &'a str,
+}
+
 /// Uploads; `from` bytes are said to be there.
-pub fn upload(link: &mut Link<'_>, binary: &Binary, from: u64) -> Result<(), Trouble> {
+pub fn upload(link: &mut Link<'_>, what: &Upload<'_>, from: u64) -> Result<(), Trouble> {
     let mut offset = usize::try_from(from).unwrap_or(0);
     for last in [false, true] {
-        pieces(link, binary, offset)?;
-        let kept = link.steady(&["keep", binary.version(), &binary.sha256])?;
+        pieces(link, what, offset)?;
+        let kept = link.steady(&["keep", what.id, what.sha256, what.by])?;
         match kept.trim() {
             "kept" => return Ok(()),
             "spoiled" if !last => {
@@ -32,13 +43,12 @@ pub fn upload(link: &mut Link<'_>, binary: &Binary, from: u64) -> Result<(), Tro
     Err(Trouble::Board("what arrived is not what was sent, twice".into()))
 }
 
-fn pieces(link: &mut Link<'_>, binary: &Binary, from: usize) -> Result<(), Trouble> {
-    let total = binary.bytes.len();
+fn pieces(link: &mut Link<'_>, what: &Upload<'_>, from: usize) -> Result<(), Trouble> {
+    let total = what.bytes.len();
     let (mut offset, mut attempts) = (from, 0);
     while offset < total {
         let end = (offset + PIECE).min(total);
-        let sent =
-            link.call(&["put", binary.version(), &offset.to_string()], &binary.bytes[offset..end]);
+        let sent = link.call(&["put", what.id, &offset.to_string()], &what.bytes[offset..end]);
         let there = match sent {
             Ok(answer) => size(&answer, total)?,
             Err(Trouble::Link(why)) => {
@@ -48,8 +58,7 @@ fn pieces(link: &mut Link<'_>, binary: &Binary, from: usize) -> Result<(), Troub
                 }
                 link.say(&format!("the link broke ({why}), trying again"));
                 std::thread::sleep(Duration::from_millis(RETRY_MS << attempts.min(5)));
-                match link.again().and_then(|()| link.call(&["put", binary.version(), "size"], b""))
-                {
+                match link.again().and_then(|()| link.call(&["put", what.id, "size"], b"")) {
                     Ok(answer) => size(&answer, total)?,
                     Err(Trouble::Link(_)) => offset,
                     Err(trouble) => return Err(trouble),
