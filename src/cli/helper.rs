@@ -74,7 +74,6 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
             store(data).clean().map_err(|error| fail(&error))?;
             bundled::remove_others(Path::new(data)).map_err(|error| fail(&error))?;
         }
-        ["clean", data] => store(data).clean().map_err(|error| fail(&error))?,
         others => for_deploy(others)?,
     }
     Ok(())
