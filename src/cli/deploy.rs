@@ -3,7 +3,7 @@
 use lexopt::prelude::*;
 
 use super::arguments::{Command, text, usage};
-use crate::deploy::{Action, Options};
+use crate::deploy::{Action, Options, target};
 use crate::error::Error;
 use crate::limits::{CONFIRM_TIMEOUT_S_DEFAULT, PROBE_TIMEOUT_S_DEFAULT};
 
@@ -17,6 +17,9 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Command, Error> {
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
             Long("help") | Short('h') => return Ok(Command::Help(Some("deploy".into()))),
+            Long("board") => {
+                options.board = target::board(&text(parser.value().map_err(usage)?)?)?;
+            }
             Long("binary") => options.binary = Some(parser.value().map_err(usage)?.into()),
             Long("functions") => options.functions = Some(parser.value().map_err(usage)?.into()),
             Long("prune") => options.prune = true,

@@ -59,6 +59,7 @@ replace the version that runs there. The board needs a shell, and nothing else.
   --binary FILE           deploy this file; else this program itself if it runs
                           there, else `cross/build` of the checkout makes one
                           (in this directory, or in HOB_SOURCE)
+  --board NAME            the profile that a new board takes; auto: its own (auto)
   --functions DIR         function folders too, those that changed
   --prune                 ... and remove there what came from DIR and is gone
   --dry-run               only show what would be done

@@ -88,11 +88,16 @@ install() {
     echo "note there is no group hob: only root may use the socket"
   # shellcheck disable=SC2154 # this text itself, which the deployer's command keeps
   printf '%s\n' "$program" | settle_file "$lib/deploy.sh" 644
-  if [ ! -e "$etc/hob.toml" ]; then
+  board=${2:-auto}
+  if [ -e "$etc/hob.toml" ]; then
+    [ "$board" = auto ] || grep -q "^board *= *\"$board\"" "$etc/hob.toml" ||
+      echo "note $etc/hob.toml is there already and says nothing of board $board"
+  else
     {
       echo 'listen = "127.0.0.1:4620"'
       echo "data = \"$data\""
       echo "functions = \"$etc/functions\""
+      [ "$board" = auto ] || echo "board = \"$board\""
     } | settle_file "$etc/hob.toml" 640
   fi
   to=../lib/hob/current/hob

@@ -38,6 +38,9 @@ pub struct Options {
     pub action: Action,
     /// `USER@HOST[:PORT]`, or names of the fleet.
     pub hosts: Vec<String>,
+    /// The profile that hosts are to take, where the fleet file names no other; `None`: each finds
+    /// its own.
+    pub board: Option<String>,
     /// Deploy this file, and build nothing.
     pub binary: Option<PathBuf>,
     /// Function folders for hosts whose fleet file names no others.

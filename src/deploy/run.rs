@@ -10,6 +10,7 @@ use super::ssh::{Ssh, Trouble};
 use super::target::Host;
 use super::upload::{self, Upload};
 use super::{Action, Options};
+use crate::board::Profile;
 use crate::error::ExitCode;
 
 /// How it ended on one host.
@@ -164,6 +165,13 @@ fn act(
                 }
             };
             binary.check(arch, &look).map_err(Trouble::Board)?;
+            let board = host.board.as_ref().or(options.board.as_ref());
+            if let Some(profile) = board.and_then(|board| Profile::named(board))
+                && profile.target != arch.name()
+            {
+                let (name, target, own) = (profile.name, profile.target, arch.name());
+                return Err(Trouble::Board(format!("a {name} is {target}, this one is {own}")));
+            }
             for function in wanted.functions.into_iter().flatten() {
                 function.check(arch, &look).map_err(Trouble::Board)?;
             }
@@ -172,7 +180,7 @@ fn act(
             report.steps = plan.steps(&look);
             let change = Change::new(&look, wanted.functions, options.prune);
             report.steps.extend(change.steps());
-            deploy(&mut link, binary, &plan, options, report)?;
+            deploy(&mut link, binary, &plan, (board, options), report)?;
             if !options.dry_run {
                 change.make(&mut link, &plan.version, report)?;
             }
@@ -220,7 +228,7 @@ fn deploy(
     link: &mut Link<'_>,
     binary: &Binary,
     plan: &Plan,
-    options: &Options,
+    (board, options): (Option<&String>, &Options),
     report: &mut Report,
 ) -> Result<(), Trouble> {
     for step in &report.steps {
@@ -238,7 +246,8 @@ fn deploy(
         report.text = "serves already".into();
         return Ok(());
     }
-    let installed = link.steady(&["install", &plan.version])?;
+    let installed =
+        link.steady(&["install", &plan.version, board.map_or("auto", |board| board)])?;
     for note in installed.lines().filter_map(|line| line.strip_prefix("note ")) {
         link.say(&super::look::plain(note));
     }

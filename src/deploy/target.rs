@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::board::{self, Profile};
 use crate::config::{Section, Source};
 use crate::error::Error;
 
@@ -14,12 +15,16 @@ pub struct Host {
     pub destination: String,
     /// Another port than those say.
     pub port: Option<u16>,
+    /// The profile that it is to take.
+    pub board: Option<String>,
     /// Function folders for it.
     pub functions: Option<PathBuf>,
 }
 
 /// The fleet file that is read if no host is named.
 const FLEET: &str = "fleet.toml";
+/// In place of a board's name: each host finds its own profile.
+const AUTO: &str = "auto";
 const ADDRESS: &str = "USER@HOST or USER@HOST:PORT";
 
 impl Host {
@@ -51,8 +56,22 @@ impl Host {
         }
         let destination = if user.is_empty() { host.to_owned() } else { format!("{user}@{host}") };
         let name = name.unwrap_or(text).to_owned();
-        Some(Host { name, destination, port, functions: None })
+        Some(Host { name, destination, port, board: None, functions: None })
     }
+}
+
+/// True for what may be said to be a board.
+fn is_board(name: &str) -> bool {
+    name == AUTO || Profile::named(name).is_some()
+}
+
+/// What `--board` says; `None` if each host is to find its own profile.
+pub fn board(name: &str) -> Result<Option<String>, Error> {
+    if !is_board(name) {
+        let allowed = board::ALLOWED;
+        return Err(Error::usage(format!("--board: {name:?} is not valid, allowed: {allowed}")));
+    }
+    Ok((name != AUTO).then(|| name.to_owned()))
 }
 
 /// The hosts of the arguments. With a fleet file, or without arguments, they are names in it.
@@ -111,8 +130,10 @@ fn read_host(section: &Section<'_>) -> Option<Host> {
         }
     }
     let functions = section.text("functions", "a directory", |text| !text.is_empty());
+    let board = section.text("board", board::ALLOWED, is_board);
+    let board = board.filter(|name| *name != AUTO).map(str::to_owned);
     let host = Host::parse(Some(name?), address?)?;
-    Some(Host { functions: functions.map(PathBuf::from), ..host })
+    Some(Host { board, functions: functions.map(PathBuf::from), ..host })
 }
 
 #[cfg(test)]

@@ -61,6 +61,28 @@ fn a_board_without_the_usual_tools_and_with_its_clock_at_1970() {
 }
 
 #[test]
+fn a_board_takes_the_profile_that_it_is_told_and_no_other() {
+    let board = Make::new(Sshd::Dropbear, &[]).start();
+    let one = version("one");
+    let unknown = board.deploy(&one, &["--board", "pi-9"]);
+    assert_eq!(unknown.code, 2, "{}{}", unknown.out, unknown.err);
+    assert!(unknown.err.contains("--board: \"pi-9\" is not valid, allowed: auto, beaglebone"));
+    let other = board.deploy(&one, &["--board", "milkv-duo"]);
+    assert_eq!(other.code, 1, "{}{}", other.out, other.err);
+    assert!(other.out.contains("is riscv64, this one is x86_64"), "{}", other.out);
+    assert!(!board.lib().exists(), "nothing was done");
+    // Settings that are there are not touched.
+    let there = board.deploy(&one, &["--board", "lab-x86_64"]);
+    assert_eq!(there.code, 0, "{}{}", there.out, there.err);
+    assert!(there.err.contains("says nothing of board lab-x86_64"), "{}", there.err);
+    board.sh("mv /etc/hob/hob.toml /etc/hob/old.toml");
+    assert_eq!(board.deploy(&version("two"), &["--board", "lab-x86_64"]).code, 0);
+    let settings = fs::read_to_string(board.root().join("etc/hob/hob.toml")).unwrap();
+    assert!(settings.contains("\nboard = \"lab-x86_64\"\n"), "{settings}");
+    board.sh("mv /etc/hob/old.toml /etc/hob/hob.toml");
+}
+
+#[test]
 fn the_board_compares_no_times() {
     for text in
         [include_str!("../../src/deploy/board.sh"), include_str!("../../src/deploy/install.sh")]
