@@ -431,7 +431,21 @@ place() {
     echo "$2" >"$lib/functions/$1"
     rm -rf "$etc/functions.new" "$lib/incoming/zip-$2"
   fi
-  [ "$(first_line "$lib/functions/$1")" = "$2" ] && echo placed
+  [ "$(first_line "$lib/functions/$1")" = "$2" ] || return 1
+  await_function "$1"
+  echo placed
+}
+
+# await_function NAME: the server takes folders over within seconds, and whoever deploys one calls it
+# next. One that is not valid is listed as well.
+await_function() {
+  asker=$current/hob
+  patience=10
+  until client 5 ls && grep -q "^$1 " "$lib/answer"; do
+    patience=$((patience - 1))
+    [ $patience -gt 0 ] || return 0
+    sleep 1
+  done
 }
 
 # drop NAME: a function that is gone on the deployer's side.

@@ -278,13 +278,16 @@ fn activate(
     }
     // The old server may drain for a minute, and the way back takes as long as the way there.
     let mut left = options.probe_timeout_s * 2 + options.confirm_timeout_s + 240;
+    let mut probed = false;
     while left > 0 {
         let said = link.steady(&["await", &attempt, &AWAIT_S.to_string()])?;
         let said = super::look::plain(&said);
         let (state, text) = said.split_once(' ').unwrap_or((&said, ""));
         match state {
             "probed" => {
-                link.say("it answers");
+                if !std::mem::replace(&mut probed, true) {
+                    link.say("it answers");
+                }
                 link.steady(&["confirm", &attempt])?;
                 // Until the board has taken note of it.
                 std::thread::sleep(Duration::from_millis(200));

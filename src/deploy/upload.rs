@@ -68,7 +68,10 @@ fn pieces(link: &mut Link<'_>, what: &Upload<'_>, from: usize) -> Result<(), Tro
         };
         if there > offset {
             attempts = 0;
-            link.say(&format!("{} of {} KiB are there", there / 1024, total.div_ceil(1024)));
+            // Most functions are there at once.
+            if total > PIECE {
+                link.say(&format!("{} of {} KiB are there", there / 1024, total.div_ceil(1024)));
+            }
         }
         offset = there;
     }
