@@ -191,7 +191,9 @@ await() {
     if [ -z "$mark" ]; then
       crashed && why="it ended at its start: $(tail -n 1 "$log" 2>/dev/null | cut -c1-300)" && return 1
     elif said | grep -q "$goes_on"; then
-      why="it ended at its start: $(said | grep -v "$goes_on" | tail -n 1 | cut -c1-300)"
+      # Its own last words, or what the old server knows of its end.
+      why=$(said | grep -v -e "$goes_on" -e ' upgrade: start ' | tail -n 1 | cut -c1-300)
+      why="it ended at its start: ${why:-$(said | sed -n "s/.* upgrade: \(.*\); $goes_on.*/\1/p" | tail -n 1)}"
       return 1
     fi
     sleep 1

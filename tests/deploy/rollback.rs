@@ -31,6 +31,14 @@ fn a_version_that_crashes_at_its_start() {
 }
 
 #[test]
+fn a_version_that_crashes_without_a_word() {
+    let board = with_one();
+    let ran = board.deploy(&program("silent", "return 7;"), &[]);
+    is_back(&board, &ran, "it ended at its start: successor ");
+    assert!(ran.out.contains("it ended with status 7"), "{}", ran.out);
+}
+
+#[test]
 fn a_version_that_starts_and_does_not_answer() {
     let board = with_one();
     let ran = board.deploy(&program("mute", "pause(); return 0;"), &["--probe-timeout", "3"]);
