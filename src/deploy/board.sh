@@ -193,7 +193,11 @@ await() {
     elif said | grep -q "$goes_on"; then
       # Its own last words, or what the old server knows of its end.
       why=$(said | grep -v -e "$goes_on" -e ' upgrade: start ' | tail -n 1 | cut -c1-300)
-      why="it ended at its start: ${why:-$(said | sed -n "s/.* upgrade: \(.*\); $goes_on.*/\1/p" | tail -n 1)}"
+      if [ -n "$why" ]; then
+        why="it ended at its start: $why"
+      else
+        why="it did not take over: $(said | sed -n "s/.* upgrade: \(.*\); $goes_on.*/\1/p" | tail -n 1)"
+      fi
       return 1
     fi
     sleep 1

@@ -34,7 +34,7 @@ fn a_version_that_crashes_at_its_start() {
 fn a_version_that_crashes_without_a_word() {
     let board = with_one();
     let ran = board.deploy(&program("silent", "return 7;"), &[]);
-    is_back(&board, &ran, "it ended at its start: successor ");
+    is_back(&board, &ran, "it did not take over: successor ");
     assert!(ran.out.contains("it ended with status 7"), "{}", ran.out);
 }
 
