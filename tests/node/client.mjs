@@ -79,6 +79,7 @@ export async function runOnClient(argv, { handler, folder, events, env = {}, tol
     const status = await within(exited, "exit");
     return { answers, log, stderr, exit: end === undefined ? null : status };
   } finally {
+    child.kill("SIGKILL");
     server.closeAllConnections();
     server.close();
   }

@@ -1,5 +1,6 @@
 // Plays the host for one worker: a Unix socket is the worker's standard input. Nothing here sleeps;
-// what is waited for has a limit.
+// what is waited for has a limit. Only what is waited for keeps the tests going: the workers of one
+// that has failed are killed at the end.
 import { spawn } from "node:child_process";
 import fs from "node:fs";
 import net from "node:net";
@@ -10,6 +11,10 @@ import { fileURLToPath } from "node:url";
 const here = path.dirname(fileURLToPath(import.meta.url));
 export const BOOTSTRAP = path.join(here, "../../src/runtime/node/bootstrap.cjs");
 export const FUNCTIONS = path.join(here, "functions");
+
+// What is done about what is left at the end.
+const leftovers = [];
+process.on("exit", () => leftovers.forEach((act) => act()));
 
 // Longer than anything takes on a busy machine.
 const LIMIT_MS = 20_000;
@@ -98,12 +103,15 @@ export class Worker {
   }
 
   #listen() {
-    this.socket.on("data", (data) => this.#take(data));
+    this.socket.unref().on("data", (data) => this.#take(data));
     this.socket.on("error", () => {});
     this.socket.on("close", () => this.#finish());
     for (const stream of [this.process.stdout, this.process.stderr]) {
       stream.setEncoding("utf8").on("data", (data) => (this.log += data));
+      stream.unref();
     }
+    this.process.unref();
+    leftovers.push(() => this.process.kill("SIGKILL"));
     this.exited = new Promise((resolve) => {
       this.process.on("close", (status, signal) => resolve(signal ?? status));
     });
@@ -242,7 +250,7 @@ export class Worker {
 /** A folder with these files. */
 export function folderOf(files) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "hob-function-"));
-  process.on("exit", () => fs.rmSync(folder, { recursive: true, force: true }));
+  leftovers.push(() => fs.rmSync(folder, { recursive: true, force: true }));
   for (const [name, content] of Object.entries(files)) {
     const file = path.join(folder, name);
     fs.mkdirSync(path.dirname(file), { recursive: true });
