@@ -198,6 +198,9 @@ pub const STRAY_SWEEP_MS: u32 = 10;
 
 /// Bytes of a message from a zygote: an error of its initialisation is the largest.
 pub const ZYGOTE_FRAME_MAX: usize = 256 * 1024;
+/// Time between looks whether a process that was asked for died before it could say so; a fork takes
+/// a few thousandths of it.
+pub const FORK_MS: u32 = 1_000;
 /// How long a version's workers are started plainly after its zygote crashed.
 pub const ZYGOTE_AGAIN_MS: u32 = 60_000;
 /// The least time that a zygote stays without workers: they may stop at once, and come again.

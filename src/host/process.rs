@@ -54,11 +54,18 @@ pub struct Processes {
     /// Processes that others make for us and that are not here yet.
     expected: Cell<u32>,
     /// Ends of children that we did not know; while some are expected, it may have been theirs.
-    early: RefCell<Vec<(i32, Exit)>>,
+    early: RefCell<Vec<Early>>,
     /// What is still dying although its worker is reaped, and until when it may.
     strays: RefCell<Vec<(Stray, Instant)>>,
     /// Who sweeps them up, while there are none.
     sweeper: RefCell<Option<Waker>>,
+}
+
+/// A child that ended before anybody had told us of it.
+struct Early {
+    pid: i32,
+    exit: Exit,
+    at: Instant,
 }
 
 /// What a worker leaves behind.
@@ -176,7 +183,8 @@ impl Processes {
             let Some(life) = life else {
                 let exit = spawn::reap(pid, false);
                 if self.expected.get() > 0 {
-                    self.early.borrow_mut().extend(exit.map(|exit| (pid, exit)));
+                    let at = self.reactor.now();
+                    self.early.borrow_mut().extend(exit.map(|exit| Early { pid, exit, at }));
                 }
                 continue;
             };
@@ -207,6 +215,15 @@ impl Processes {
             }
             there.is_ok() && *until > now
         });
+    }
+
+    /// How a child has ended, of which nobody has told us, since this time: it will not be told of
+    /// any more.
+    pub fn ended_untold(&self, since: Instant) -> Option<Exit> {
+        self.sweep();
+        let mut early = self.early.borrow_mut();
+        let at = early.iter().position(|early| early.at >= since)?;
+        Some(early.swap_remove(at).exit)
     }
 
     /// Makes these go, wherever they are: a worker that is gone has started them.
@@ -290,8 +307,8 @@ impl Process {
     pub fn arrived(&self, pid: i32) {
         let number = Pid::from_raw(pid).expect("a child's pid is positive");
         let mut early = self.all.early.borrow_mut();
-        if let Some(at) = early.iter().position(|(other, _)| *other == pid) {
-            let (_, exit) = early.swap_remove(at);
+        if let Some(at) = early.iter().position(|early| early.pid == pid) {
+            let Early { exit, .. } = early.swap_remove(at);
             drop(early);
             return self.never_came(exit);
         }

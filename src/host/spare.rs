@@ -48,6 +48,8 @@ struct Hot {
     spare: RefCell<Option<Spare>>,
     /// What makes one and keeps it, until it is taken or gone.
     keeper: RefCell<Option<smol::Task<()>>>,
+    /// A worker was wanted while the keeper had none.
+    missed: Cell<bool>,
     dismissed: Cell<bool>,
     grace_ms: u32,
 }
@@ -141,6 +143,7 @@ impl Host {
                 starts: Cell::default(),
                 spare: RefCell::default(),
                 keeper: RefCell::default(),
+                missed: Cell::default(),
                 dismissed: Cell::new(false),
                 grace_ms: version.settings(self.defaults.get()).grace_ms,
             });
@@ -153,9 +156,16 @@ impl Host {
         hot.starts.set(starts);
         let often = |at: &Option<Instant>| at.is_some_and(|at| now < at.after_ms(SPARE_STARTS_MS));
         let kept = hot.keeper.borrow().as_ref().is_some_and(|keeper| !keeper.is_finished());
+        hot.missed.set(kept);
         if starts.iter().all(often) && !kept {
             let (host, version, own) = (Rc::clone(self), Rc::clone(version), Rc::clone(&hot));
-            let task = async move { host.keep_spare(&version, &own).await };
+            // One that came to nothing is followed by another if it was missed meanwhile.
+            let task = async move {
+                host.keep_spare(&version, &own).await;
+                while own.missed.take() && !own.dismissed.get() {
+                    host.keep_spare(&version, &own).await;
+                }
+            };
             *hot.keeper.borrow_mut() = Some(self.executor.spawn(task));
         }
     }

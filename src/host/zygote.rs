@@ -23,7 +23,7 @@ use super::spawn::{Exit, NotStarted, Seat};
 use super::start::Birth;
 use super::worker::Worker;
 use crate::function::config::{Runtime, Zygote as Wish};
-use crate::limits::{ZYGOTE_AGAIN_MS, ZYGOTE_IDLE_MS_MIN};
+use crate::limits::{FORK_MS, ZYGOTE_AGAIN_MS, ZYGOTE_IDLE_MS_MIN};
 use crate::pool::{Instant, VersionId};
 use crate::runtime::native;
 use talk::{Answer, Talk};
@@ -60,7 +60,7 @@ enum Born {
     Worker(i32),
     /// The zygote could not initialise, and says why.
     InitError(Vec<u8>),
-    /// The zygote ended while it initialised.
+    /// The zygote ended while it initialised, or the worker before it was known.
     Ended(Exit),
     /// The worker is not wanted any more.
     Unwanted,
@@ -240,8 +240,8 @@ impl Host {
             pairs.push(format!("HOB_CGROUP={}", cgroup.door().display()).into());
         }
         let environment = pairs.join("\0");
-        let asked = zygote.talk.ask(&environment, [wire.as_fd(), log.as_fd()]);
-        let serial = match asked {
+        let asked = self.reactor.now();
+        let serial = match zygote.talk.ask(&environment, [wire.as_fd(), log.as_fd()]) {
             Ok(serial) => serial,
             Err(error) => {
                 zygote.version.is_unforkable(
@@ -252,11 +252,22 @@ impl Host {
                 return Born::Plainly;
             }
         };
-        let answer = poll_fn(|cx| match process.poll_unwanted(cx) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => zygote.talk.poll_forked(cx, serial).map(Some),
-        });
-        match answer.await {
+        let answer = loop {
+            let answer = poll_fn(|cx| match process.poll_unwanted(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => zygote.talk.poll_forked(cx, serial).map(Some),
+            });
+            if let Some(answer) =
+                self.reactor.by(self.reactor.now().after_ms(FORK_MS), answer).await
+            {
+                break answer;
+            }
+            // It may be the new process that answers. One that was killed before does not.
+            if let Some(exit) = self.processes.ended_untold(asked) {
+                return Born::Ended(exit);
+            }
+        };
+        match answer {
             // A fork takes no such time: it hangs. What it may have forked reads the end of its
             // stream, since nobody else has our end.
             None => {

@@ -12,6 +12,7 @@ crate::both_reapers![
     an_import_that_hangs_is_cut_off,
     a_zygote_that_is_killed_is_done_without,
     a_zygote_that_does_not_answer_is_done_without,
+    a_worker_that_is_killed_at_birth_is_known_to_be_gone,
     what_must_not_be_forked_becomes_the_worker,
     new_code_has_a_new_zygote,
     nothing_forks_where_nobody_wants_it,
@@ -168,6 +169,44 @@ fn a_zygote_that_does_not_answer_is_done_without(reaper: &[&str]) {
     assert_eq!(reply["pid"], reply["importer"]);
     assert_eq!(zygote(&server, "demo"), "none: the zygote does not answer");
     eventually("it is killed", || (!exists(pid)).then_some(()));
+    server.stop();
+}
+
+fn a_worker_that_is_killed_at_birth_is_known_to_be_gone(reaper: &[&str]) {
+    let site = Site::new();
+    let marker = site.path().join("deadly");
+    // The bootstrap asks for its parent before it says that it is there.
+    let source = format!(
+        "{APP}
+get_parent = os.getppid
+def die_young():
+    if os.getpid() != importer and os.path.exists('{}'):
+        os.kill(os.getpid(), 9)
+    return get_parent()
+os.getppid = die_young
+",
+        marker.display()
+    );
+    let more = format!("max_invocations = 1\n[sandbox]\nread = [\"{}\"]", site.path().display());
+    python(&site, "demo", &source, &more);
+    let server = site.serve(reaper);
+    server.ok("demo", "{}");
+    let zygote_pid = zygote(&server, "demo")["pid"].clone();
+    std::fs::write(&marker, "").unwrap();
+    let (kind, text) = server.fails("demo", "{}");
+    assert_eq!(
+        (kind.as_str(), text.contains("signal: killed")),
+        ("Runtime.ExitError", true),
+        "{text}"
+    );
+    // A spare was asked for as well, and died too.
+    std::fs::remove_file(&marker).unwrap();
+    eventually("it starts once more, after a pause", || {
+        let reply = server.invoke("demo", "{}");
+        reply.field("x-amz-function-error").is_none().then_some(())
+    });
+    assert_eq!(zygote(&server, "demo")["pid"], zygote_pid);
+    eventually("there is a spare", || (children(server.pid()).len() == 2).then_some(()));
     server.stop();
 }
 
