@@ -1,25 +1,20 @@
 //! `hob demo`: a tour of a real server with sample functions and temporary data, each stop
 //! checked, with what happened and how long it took.
 
-use std::ffi::OsStr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use async_process::{Child, Command, Stdio};
+use async_process::Child;
 use serde_json::{Value, json};
 
 use super::client::{Body, Reply, Target};
+use super::scene::{self, Scene};
 use super::{print, table};
 use crate::error::Error;
-use crate::function::tree;
 use crate::io::Clock;
 use crate::pool::Instant;
-
-const SLOTS: usize = 8;
 
 /// What a stop of the tour found: what happened, and how long it took.
 type Found = Result<(String, u64), Error>;
@@ -37,22 +32,22 @@ pub fn run(keep: bool) -> Result<(), Error> {
             .and_then(|tell| signal_hook::low_level::pipe::register(signal, tell))
             .map_err(|error| Error::doing("handle", "signals", error))?;
     }
-    let scene = Scene::set()?;
+    let tour = Tour::prepare()?;
     smol::block_on(async {
         let told =
             smol::Async::new(told).map_err(|error| Error::doing("watch", "signals", error))?;
         let clock = Clock::start();
-        let mut server = scene.start().await?;
+        let mut server = tour.start().await?;
         let started = clock.now().as_micros();
-        let tour = async { scene.tour(keep, started).await };
+        let toured = async { tour.run(keep, started).await };
         let died = async {
             let status = server.status().await;
             Err(Error::failed(format!("the server stopped early: {status:?}")))
         };
-        let mut rows = match smol::future::or(smol::future::or(tour, died), ended(&told)).await {
+        let mut rows = match smol::future::or(smol::future::or(toured, died), ended(&told)).await {
             Ok(rows) => rows,
             Err(error) => {
-                let _ = stop(&mut server).await;
+                let _ = scene::stop(&mut server).await;
                 return Err(error);
             }
         };
@@ -63,11 +58,11 @@ pub fn run(keep: bool) -> Result<(), Error> {
             };
             let served = smol::future::or(served, ended(&told)).await;
             if served.is_err() {
-                let _ = stop(&mut server).await;
+                let _ = scene::stop(&mut server).await;
             }
             return served;
         }
-        rows.push(row("stop: SIGTERM, drain", stop(&mut server).await)?);
+        rows.push(row("stop: SIGTERM, drain", stopped(&mut server).await)?);
         print(&table::render(&["STOP OF THE TOUR", "WHAT HAPPENED", "MS"], &rows));
         Ok(())
     })
@@ -84,130 +79,50 @@ fn row(what: &str, found: Found) -> Result<Vec<String>, Error> {
     Ok(vec![what.to_owned(), happened, format!("{}.{:02}", us / 1000, us % 1000 / 10)])
 }
 
-async fn stop(server: &mut Child) -> Found {
-    let begun = Clock::start();
-    let pid = i32::try_from(server.id()).ok().and_then(rustix::process::Pid::from_raw);
-    if let Some(pid) = pid {
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .map_err(|error| Error::doing("signal", "the server", error))?;
-    }
-    let status =
-        server.status().await.map_err(|error| Error::doing("wait", "the server", error))?;
-    if !status.success() {
-        return Err(Error::failed(format!("the server ended with {status}")));
-    }
-    Ok(("exit 0, every worker stopped and reaped".into(), begun.now().as_micros()))
+async fn stopped(server: &mut Child) -> Found {
+    let us = scene::stop(server).await?;
+    Ok(("exit 0, every worker stopped and reaped".into(), us))
 }
 
-/// Temporary functions and data.
-struct Scene {
-    root: PathBuf,
+/// The server, and what of the machine matters to it.
+struct Tour {
+    scene: Scene,
     curl: bool,
 }
 
-impl Drop for Scene {
-    fn drop(&mut self) {
-        if let Err(error) = tree::remove(&self.root) {
-            super::say(&format!("hob: remove {}: {error}", self.root.display()));
-        }
-    }
-}
-
-impl Scene {
-    fn set() -> Result<Scene, Error> {
+impl Tour {
+    fn prepare() -> Result<Tour, Error> {
         let fail = |error: std::io::Error| Error::doing("prepare", "the sample functions", error);
-        // Code runs from here: nobody else may have made it, or write to it.
-        let name = format!("hob-demo-{}-{:016x}", std::process::id(), fastrand::u64(..));
-        let root = std::env::temp_dir().join(name);
-        std::fs::DirBuilder::new().mode(0o700).create(&root).map_err(fail)?;
-        let curl = ["/usr/bin/curl", "/bin/curl"].iter().any(|path| Path::new(path).exists());
-        let scene = Scene { root, curl };
-        scene.write().map_err(fail)?;
-        Ok(scene)
+        let tour = Tour { scene: Scene::set("demo").map_err(fail)?, curl: scene::has("curl") };
+        tour.write().map_err(fail)?;
+        Ok(tour)
     }
 
     fn write(&self) -> std::io::Result<()> {
-        let own = std::env::current_exe()?;
-        let native = |name: &str, more: &str| -> std::io::Result<()> {
-            let folder = self.folder(name)?;
-            let text = format!("runtime = \"native\"\nhandler = \"hob sample\"\n{more}\n");
-            std::fs::write(folder.join("function.toml"), text)?;
-            std::os::unix::fs::symlink(&own, folder.join("hob"))
-        };
+        let native = |name: &str, more: &str| self.scene.own(name, "native", "sample", more);
         native("native", "")?;
         native("limited", "reserved_concurrency = 2\nqueue_wait_ms = 0")?;
         native("short", "timeout_s = 1")?;
         native("brief", "idle_timeout_s = 1")?;
-        self.script("shell", "exec", "#!/bin/sh\nread event\nprintf '{\"echo\":%s}' \"$event\"\n")?;
+        let shell = "#!/bin/sh\nread event\nprintf '{\"echo\":%s}' \"$event\"\n";
+        self.scene.script("shell", "exec", shell)?;
         if self.curl {
-            self.script("custom", "provided.al2023", BOOTSTRAP)?;
+            self.scene.script("custom", "provided.al2023", BOOTSTRAP)?;
         }
         Ok(())
     }
 
-    fn script(&self, name: &str, runtime: &str, text: &str) -> std::io::Result<()> {
-        let folder = self.folder(name)?;
-        let toml = format!("runtime = \"{runtime}\"\nhandler = \"bootstrap\"\n");
-        std::fs::write(folder.join("function.toml"), toml)?;
-        std::fs::write(folder.join("bootstrap"), text)?;
-        let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(folder.join("bootstrap"), mode)
-    }
-
-    fn folder(&self, name: &str) -> std::io::Result<PathBuf> {
-        let folder = self.root.join("functions").join(name);
-        std::fs::create_dir_all(&folder)?;
-        Ok(folder)
-    }
-
-    fn target(&self) -> Target {
-        Target::Socket(self.root.join("hob.sock"))
-    }
-
-    /// Starts the server and waits until it answers.
     async fn start(&self) -> Result<Child, Error> {
-        let fail = |error: std::io::Error| Error::doing("start", "the server", error);
-        let own = std::env::current_exe().map_err(fail)?;
-        let place = |name: &str| self.root.join(name).into_os_string();
-        let slots = SLOTS.to_string();
-        let mut server = Command::new(own)
-            .arg("serve")
-            .arg(place("functions"))
-            .args([OsStr::new("--data"), &place("data")])
-            .args([OsStr::new("--socket"), &place("hob.sock")])
-            .args(["--listen", "127.0.0.1:0", "--slots", &slots])
-            // Functions fail here on purpose: that they do is in the table.
-            .env("HOB_LOG", "error")
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(fail)?;
-        let answers = async {
-            for _ in 0..500 {
-                let server = self.ask("GET", "/hob/server").await;
-                if server.is_ok_and(|server| server["loading"] == false) {
-                    return Ok(());
-                }
-                smol::Timer::after(Duration::from_millis(10)).await;
-            }
-            Err(Error::failed("start the server: it does not answer"))
-        };
-        let died = async {
-            let status = server.status().await;
-            Err(Error::failed(format!("start the server: {status:?}")))
-        };
-        smol::future::or(answers, died).await?;
-        Ok(server)
+        self.scene.start(&["--slots", "8"]).await
     }
 
     async fn ask(&self, method: &'static str, path: &'static str) -> Result<Value, Error> {
-        let target = self.target();
-        smol::unblock(move || target.ask(method, path, Body::Empty)).await
+        self.scene.ask(method, path).await
     }
 
     /// One invocation: status, whether the function failed, body, time.
     async fn invoke(&self, name: &'static str, event: Value) -> Result<Invoked, Error> {
-        let target = self.target();
+        let target = Target::Socket(self.scene.socket());
         smol::unblock(move || {
             let clock = Clock::start();
             let path = format!("/2015-03-31/functions/{name}/invocations");
@@ -225,7 +140,7 @@ impl Scene {
         .await
     }
 
-    async fn tour(&self, keep: bool, started: u64) -> Result<Vec<Vec<String>>, Error> {
+    async fn run(&self, keep: bool, started: u64) -> Result<Vec<Vec<String>>, Error> {
         let functions = self.ask("GET", "/hob/server").await?["functions"].to_string();
         let mut rows = vec![
             row("start the server", Ok((format!("{functions} functions read"), started)))?,
@@ -251,7 +166,7 @@ impl Scene {
             print(&format!(
                 "\nstill serving (Ctrl-C ends it); try\n  curl {url}/fn/native/ -d '{{\"n\":1}}'\n  \
                  HOB_SOCKET={} hob ps\n",
-                self.root.join("hob.sock").display()
+                self.scene.socket().display()
             ));
         }
         Ok(rows)

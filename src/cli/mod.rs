@@ -11,6 +11,7 @@ mod helper;
 mod invoke;
 mod probe;
 mod sample;
+mod scene;
 pub(crate) mod table;
 
 use std::io::Write;
