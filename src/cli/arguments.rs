@@ -21,6 +21,9 @@ pub enum Command {
     Demo {
         keep: bool,
     },
+    Bench {
+        json: bool,
+    },
     Invoke(Invoke),
     Push {
         target: Target,
@@ -106,7 +109,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
         "help" => Ok(Command::Help(optional(&mut parser)?)),
         "version" => Ok(Command::Version),
         "serve" => serve(parser),
-        "demo" => demo(parser),
+        "demo" => Ok(Command::Demo { keep: switch(parser, "keep")? }),
+        "bench" => Ok(Command::Bench { json: switch(parser, "json")? }),
         "helper" => {
             let rest = parser.raw_args().map_err(usage)?.map(text);
             Ok(Command::Helper(rest.collect::<Result<_, _>>()?))
@@ -163,15 +167,16 @@ fn serve(mut parser: lexopt::Parser) -> Result<Command, Error> {
     Ok(Command::Serve { config, flags })
 }
 
-fn demo(mut parser: lexopt::Parser) -> Result<Command, Error> {
-    let mut keep = false;
+/// Whether the one thing that a verb may be told is there.
+fn switch(mut parser: lexopt::Parser, name: &str) -> Result<bool, Error> {
+    let mut on = false;
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
-            Long("keep") => keep = true,
+            Long(flag) if flag == name => on = true,
             other @ (Short(_) | Long(_) | Value(_)) => return Err(usage(other.unexpected())),
         }
     }
-    Ok(Command::Demo { keep })
+    Ok(on)
 }
 
 fn client(verb: &str, mut parser: lexopt::Parser) -> Result<Command, Error> {

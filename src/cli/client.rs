@@ -30,12 +30,18 @@ pub enum Body<'a> {
     Stream(&'a mut dyn Read, u64),
 }
 
+/// A connection, for one request after the other.
+pub struct Connection {
+    stream: BufReader<Box<dyn Stream>>,
+    host: String,
+}
+
 /// A reply whose body was not read yet.
 pub struct Reply {
     /// HTTP status.
     pub status: u16,
     head: Vec<(String, String)>,
-    stream: BufReader<Box<dyn Stream>>,
+    connection: Connection,
     left: Left,
 }
 
@@ -51,6 +57,9 @@ impl<T: Read + Write> Stream for T {}
 /// Longest head and chunk line that is read.
 const LINE_MAX: u64 = 64 * 1024;
 
+/// A body of fewer bytes leaves with its head.
+const FIRST_MAX: usize = 16 * 1024;
+
 impl Target {
     fn resolve(&self) -> Target {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -64,13 +73,14 @@ impl Target {
         }
     }
 
-    fn connect(&self) -> Result<(Box<dyn Stream>, String), Error> {
+    /// Connects; `send` does so for one request.
+    pub fn connect(&self) -> Result<Connection, Error> {
         let refused = |place: &str, error: std::io::Error| {
             Error::refused(format!(
                 "reach the server at {place}: {error} (is `hob serve` running?)"
             ))
         };
-        match self.resolve() {
+        let (stream, host): (Box<dyn Stream>, String) = match self.resolve() {
             Target::Url(url) => {
                 let Some(rest) = url.strip_prefix("http://") else {
                     return Err(Error::usage(format!("{url}: allowed: http://HOST:PORT")));
@@ -78,17 +88,18 @@ impl Target {
                 let address = rest.split('/').next().unwrap_or_default().to_owned();
                 let stream = TcpStream::connect(&address).map_err(|error| refused(&url, error))?;
                 let _ = stream.set_nodelay(true);
-                Ok((Box::new(stream), address))
+                (Box::new(stream), address)
             }
             Target::Socket(path) => {
                 let place = path.display().to_string();
                 // What is sent may be secret, and so may be what a function does with it.
                 let stream = check_makeshift(&path).and_then(|()| UnixStream::connect(&path));
                 let stream = stream.map_err(|error| refused(&place, error))?;
-                Ok((Box::new(stream), "hob".to_owned()))
+                (Box::new(stream), "hob".to_owned())
             }
             Target::Usual => unreachable!("resolved"),
-        }
+        };
+        Ok(Connection { stream: BufReader::new(stream), host })
     }
 
     /// Sends a request and reads the head of its reply.
@@ -99,29 +110,8 @@ impl Target {
         fields: &[(&str, &str)],
         body: Body<'_>,
     ) -> Result<Reply, Error> {
-        let (mut stream, host) = self.connect()?;
-        let length = match &body {
-            Body::Empty => 0,
-            Body::Bytes(bytes) => bytes.len() as u64,
-            Body::Stream(_, length) => *length,
-        };
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
-        for (name, value) in fields {
-            head += &format!("{name}: {value}\r\n");
-        }
-        if let Ok(token) = std::env::var("HOB_TOKEN") {
-            head += &format!("Authorization: Bearer {token}\r\n");
-        }
-        head += &format!("Content-Length: {length}\r\n\r\n");
-        let broken = |error: std::io::Error| Error::refused(format!("talk to the server: {error}"));
-        stream.write_all(head.as_bytes()).map_err(broken)?;
-        // A server that refuses early answers before it has read everything.
-        let _ = match body {
-            Body::Empty => Ok(0),
-            Body::Bytes(bytes) => stream.write_all(bytes).map(|()| 0),
-            Body::Stream(from, length) => std::io::copy(&mut from.take(length), &mut stream),
-        };
-        Reply::read(stream).map_err(broken)
+        let fields = [&[("Connection", "close")], fields].concat();
+        self.connect()?.send(method, path, &fields, body)
     }
 
     /// Sends a request and reads all of its reply; a status above 299 is an error.
@@ -141,12 +131,56 @@ impl Target {
     }
 }
 
+impl Connection {
+    /// Sends a request and reads the head of its reply, which has the connection back in the end.
+    pub fn send(
+        mut self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+        body: Body<'_>,
+    ) -> Result<Reply, Error> {
+        let length = match &body {
+            Body::Empty => 0,
+            Body::Bytes(bytes) => bytes.len() as u64,
+            Body::Stream(_, length) => *length,
+        };
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.host);
+        for (name, value) in fields {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if let Ok(token) = std::env::var("HOB_TOKEN") {
+            head += &format!("Authorization: Bearer {token}\r\n");
+        }
+        head += &format!("Content-Length: {length}\r\n\r\n");
+        let mut first = head.into_bytes();
+        let body = match body {
+            // It takes no packet of its own.
+            Body::Bytes(bytes) if bytes.len() < FIRST_MAX => {
+                first.extend(bytes);
+                Body::Empty
+            }
+            body @ (Body::Empty | Body::Bytes(_) | Body::Stream(..)) => body,
+        };
+        let broken = |error: std::io::Error| Error::refused(format!("talk to the server: {error}"));
+        let stream = self.stream.get_mut();
+        stream.write_all(&first).map_err(broken)?;
+        // A server that refuses early answers before it has read everything.
+        let _ = match body {
+            Body::Empty => Ok(0),
+            Body::Bytes(bytes) => stream.write_all(bytes).map(|()| 0),
+            Body::Stream(from, length) => std::io::copy(&mut from.take(length), stream),
+        };
+        Reply::read(self).map_err(broken)
+    }
+}
+
 impl Reply {
-    fn read(stream: Box<dyn Stream>) -> std::io::Result<Reply> {
-        let mut stream = BufReader::new(stream);
+    fn read(mut connection: Connection) -> std::io::Result<Reply> {
+        let stream = &mut connection.stream;
         let mut text = Vec::new();
         while !text.ends_with(b"\r\n\r\n") {
-            let n = (&mut stream).take(LINE_MAX).read_until(b'\n', &mut text)?;
+            let n = stream.take(LINE_MAX).read_until(b'\n', &mut text)?;
             if n == 0 || text.len() as u64 > LINE_MAX {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
@@ -161,7 +195,7 @@ impl Reply {
             .iter()
             .map(|f| (f.name.to_ascii_lowercase(), String::from_utf8_lossy(f.value).into_owned()))
             .collect();
-        let mut reply = Reply { status, head, stream, left: Left::ToEnd };
+        let mut reply = Reply { status, head, connection, left: Left::ToEnd };
         reply.left = match (reply.field("transfer-encoding"), reply.field("content-length")) {
             (Some("chunked"), _) => Left::Chunks,
             (_, Some(length)) => Left::Bytes(length.parse().unwrap_or(0)),
@@ -190,19 +224,25 @@ impl Reply {
         self.read_piece().map_err(|error| Error::refused(format!("read the reply: {error}")))
     }
 
+    /// The connection, once the whole body was read.
+    pub fn done(self) -> Connection {
+        self.connection
+    }
+
     fn read_piece(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+        let stream = &mut self.connection.stream;
         let length = match self.left {
             Left::Bytes(0) => return Ok(None),
             Left::Bytes(left) => left.min(64 * 1024),
             Left::ToEnd => 64 * 1024,
             Left::Chunks => {
                 let mut line = String::new();
-                (&mut self.stream).take(LINE_MAX).read_line(&mut line)?;
+                stream.take(LINE_MAX).read_line(&mut line)?;
                 let size = u64::from_str_radix(line.trim(), 16)
                     .map_err(|_| std::io::Error::from(std::io::ErrorKind::UnexpectedEof))?;
                 let mut chunk = vec![0; usize::try_from(size).unwrap_or(usize::MAX).min(1 << 24)];
-                self.stream.read_exact(&mut chunk)?;
-                self.stream.read_exact(&mut [0; 2])?;
+                stream.read_exact(&mut chunk)?;
+                stream.read_exact(&mut [0; 2])?;
                 if size == 0 {
                     self.left = Left::Bytes(0);
                     return Ok(None);
@@ -211,7 +251,7 @@ impl Reply {
             }
         };
         let mut piece = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-        let n = self.stream.read(&mut piece)?;
+        let n = stream.read(&mut piece)?;
         match &mut self.left {
             Left::Bytes(_) if n == 0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
             Left::Bytes(left) => *left -= n as u64,

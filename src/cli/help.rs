@@ -19,9 +19,10 @@ hob runs functions on this machine the way AWS Lambda runs them.
   hob rm NAME                 remove a pushed one
   hob deploy USER@HOST...     install it on boards; see hob help deploy
   hob doctor                  what this machine can do, and what is missing
+  hob bench                   what functions cost on it, in half a minute
 
 Client verbs take --socket PATH (or HOB_SOCKET), or --url http://HOST:PORT (or
-HOB_URL); ls, show, ps and doctor take --json.
+HOB_URL); ls, show, ps, doctor and bench take --json.
 
 Exit codes: 0 ok; 1 it failed; 2 wrong use or configuration; 3 the server
 cannot be reached, or refused.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod arguments;
+mod bench;
 mod client;
 mod demo;
 mod deploy;
@@ -44,6 +45,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
             crate::server::run(&settings, origin)?;
         }
         Command::Demo { keep } => demo::run(keep)?,
+        Command::Bench { json } => bench::run(json)?,
         Command::Invoke(invoke) => return invoke::run(invoke),
         Command::Push { target, path, name, layer: true } => {
             admin::push_layer(&target, &path, name)?;
