@@ -192,12 +192,14 @@ where
     let hello = encode(&FromWorker::Hello { protocol: PROTOCOL }, 0, &mut out).map_err(broken)?;
     let ready = encode(&FromWorker::Ready, 0, &mut out[hello..]).map_err(broken)?;
     socket.write_all(&out[..hello + ready])?;
-    let mut input = Vec::new();
+    // Not one page of it is touched before it is read into.
+    let mut input = std::vec![0; FIRST];
     loop {
-        if !receive(&mut socket, &mut input)? {
+        let Some(filled) = receive(&mut socket, &mut input)? else {
             return Ok(());
-        }
-        let frame = decode::<ToWorker<'_>>(&input, FRAME_MAX).map_err(broken)?.ok_or_else(cut)?;
+        };
+        let frame =
+            decode::<ToWorker<'_>>(&input[..filled], FRAME_MAX).map_err(broken)?.ok_or_else(cut)?;
         let ToWorker::Invoke(context) = frame.message else {
             return Err(broken(Error::OutOfOrder));
         };
@@ -226,33 +228,37 @@ fn take_socket() -> std::io::Result<UnixStream> {
     Ok(socket)
 }
 
-/// Reads exactly one frame into `input`; false if the stream ends before it.
-fn receive(socket: &mut UnixStream, input: &mut Vec<u8>) -> std::io::Result<bool> {
-    // Most events come whole with the first read.
-    const FIRST: usize = 16 * 1024;
-    input.resize(FIRST, 0);
+/// Bytes of a first read: most events come whole with it.
+const FIRST: usize = 16 * 1024;
+
+/// Reads exactly one frame into the beginning of `input`, which grows for it and is not cleared for
+/// the next one; its length, or `None` if the stream ends before it.
+fn receive(socket: &mut UnixStream, input: &mut Vec<u8>) -> std::io::Result<Option<usize>> {
     let mut filled = 0;
+    let mut whole = None;
     loop {
-        let n = socket.read(&mut input[filled..])?;
+        // No more than the frame, once its length is known.
+        let room = whole.unwrap_or(FIRST);
+        let n = socket.read(&mut input[filled..room])?;
         if n == 0 && filled == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         if n == 0 {
             return Err(cut());
         }
         filled += n;
         let Some(prefix) = input[..filled].first_chunk::<PREFIX>() else { continue };
-        let whole = usize::try_from(u32::from_le_bytes(*prefix)).map_or(usize::MAX, |n| n + PREFIX);
-        if whole > FRAME_MAX + PREFIX {
+        let size = usize::try_from(u32::from_le_bytes(*prefix)).map_or(usize::MAX, |n| n + PREFIX);
+        if size > FRAME_MAX + PREFIX {
             return Err(broken(Error::TooLong));
         }
-        if filled >= whole {
-            input.truncate(filled);
-            return Ok(true);
+        if filled >= size {
+            return Ok(Some(filled));
         }
-        if whole > input.len() {
-            input.resize(whole, 0);
+        if size > input.len() {
+            input.resize(size, 0);
         }
+        whole = Some(size);
     }
 }
 
