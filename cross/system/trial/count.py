@@ -22,19 +22,27 @@ def main(server, names):
         content = reply.read()
         if reply.status != 200 or reply.getheader("x-amz-function-error"):
             sys.exit(f"FAILED: {path}: {reply.status} {content}")
-        return json.loads(content)
+        return content
 
-    for name in names:
-        path = f"/2015-03-31/functions/{name}/invocations"
+    def count(what, pids, *request):
         for _ in range(WARM_UP):
-            ask("POST", path, '{"n":1}')
-        (worker,) = [one for one in ask("GET", "/hob/workers") if one["function"] == name]
-        before = run_ns(server), run_ns(worker["pid"])
+            ask(*request)
+        pids = [server, *pids()]
+        before = [run_ns(pid) for pid in pids]
         for _ in range(ROUNDS):
-            ask("POST", path, '{"n":1}')
-        after = run_ns(server), run_ns(worker["pid"])
-        own, its = (round((now - then) / ROUNDS) for then, now in zip(before, after))
-        print(f"  {name + ', warm: instructions':<42} server {own}, worker {its}")
+            ask(*request)
+        each = [round((run_ns(pid) - ns) / ROUNDS) for pid, ns in zip(pids, before)]
+        print(f"  {what:<42} server {each[0]}" + "".join(f", worker {ns}" for ns in each[1:]))
+
+    count("a reply without a worker: instructions", lambda: [], "GET", "/healthz")
+    for name in names:
+
+        def workers():
+            all_of_them = json.loads(ask("GET", "/hob/workers"))
+            return [one["pid"] for one in all_of_them if one["function"] == name]
+
+        path = f"/2015-03-31/functions/{name}/invocations"
+        count(f"{name}, warm: instructions", workers, "POST", path, '{"n":1}')
 
 
 main(int(sys.argv[1]), sys.argv[2:])
