@@ -293,7 +293,12 @@ pub struct Full;
 impl Catalog {
     /// The function of this name.
     pub fn function(&self, name: &str) -> Option<&Function> {
-        self.functions.iter().find(|function| &*function.name == name)
+        Some(&self.functions[self.place(name).ok()?])
+    }
+
+    /// Where the function of this name stands, or would.
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.functions.binary_search_by(|function| (*function.name).cmp(name))
     }
 
     /// True if the chain of invocations behind this trace header has led through the version's
@@ -372,7 +377,7 @@ impl Catalog {
         if let Ok(version) = &function.state {
             self.enter(version);
         }
-        match self.functions.binary_search_by(|other| other.name.cmp(&function.name)) {
+        match self.place(&function.name) {
             Ok(at) => {
                 function.published = std::mem::take(&mut self.functions[at].published);
                 std::mem::replace(&mut self.functions[at], function).state.ok()
@@ -403,13 +408,13 @@ impl Catalog {
 
     /// The function of this name, to be changed.
     pub fn function_mut(&mut self, name: &str) -> Option<&mut Function> {
-        let at = self.functions.binary_search_by(|function| (*function.name).cmp(name)).ok()?;
+        let at = self.place(name).ok()?;
         Some(&mut self.functions[at])
     }
 
     /// Takes a function out; its versions, if it had any, must be retired now.
     pub fn remove(&mut self, name: &str) -> Option<Function> {
-        let at = self.functions.iter().position(|function| &*function.name == name)?;
+        let at = self.place(name).ok()?;
         Some(self.functions.remove(at))
     }
 
