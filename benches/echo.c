@@ -4,7 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static unsigned char in[1 << 20], out[1 << 20];
+// The largest event there is, and a little.
+static unsigned char in[7 << 20], out[7 << 20];
 
 static unsigned char *varint(unsigned char *p, uint64_t *value) {
     int shift = 0;

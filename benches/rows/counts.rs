@@ -89,7 +89,8 @@ fn allocations(bench: &Bench) -> Row {
     let environment =
         [("LD_PRELOAD", preload.to_str().unwrap()), ("HOB_BUDGET_COUNT", file.to_str().unwrap())];
     let functions = [("warm", native(""))];
-    let server = Server::start(bench, &bench.dynamic, &functions, &[], &environment);
+    let dynamic = bench.tool("dynamic");
+    let server = Server::start(bench, &dynamic, &functions, &[], &environment);
     let count = || {
         let bytes = std::fs::read(&file).unwrap();
         u64::from_le_bytes(bytes[..8].try_into().unwrap())

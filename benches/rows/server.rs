@@ -13,6 +13,8 @@ pub struct Server {
     pub address: String,
     /// From the start of its process to its first answer.
     pub start_us: f64,
+    /// ... and until it had read all functions.
+    pub loaded_us: f64,
 }
 
 /// A function: its name and its `function.toml`; the handler `echo` is there.
@@ -55,7 +57,10 @@ impl Server {
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(folder.join("function.toml"), toml).unwrap();
             for (tool, file) in [("echo", "echo"), ("poll", "bootstrap"), ("fork", "fork")] {
-                std::fs::copy(bench.tool(tool), folder.join(file)).unwrap();
+                // A measurement has those that it needs.
+                if bench.tool(tool).exists() {
+                    std::fs::copy(bench.tool(tool), folder.join(file)).unwrap();
+                }
             }
             if !python.is_empty() {
                 std::fs::write(folder.join("app.py"), python).unwrap();
@@ -71,9 +76,18 @@ impl Server {
         environment: &[(&str, &str)],
     ) -> Server {
         // The first start brings the code into the store; what is measured is a start like any.
-        let mut server = Server::launch(dir, binary, arguments, environment);
-        server.stop();
-        let dir = std::mem::replace(&mut server.dir, tempfile::tempdir().unwrap());
+        Server::launch(dir, binary, arguments, environment).again(binary, arguments, environment)
+    }
+
+    /// Starts once more, in the same directory.
+    pub fn again(
+        mut self,
+        binary: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Server {
+        self.stop();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
         Server::launch(dir, binary, arguments, environment)
     }
 
@@ -106,10 +120,11 @@ impl Server {
         }
         Conn::tcp(&address).get("/healthz");
         let start_us = begun.elapsed().as_secs_f64() * 1e6;
-        let server = Server { child, dir, address, start_us };
+        let mut server = Server { child, dir, address, start_us, loaded_us: 0.0 };
         while server.get("/hob/server")["loading"] == true {
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_micros(200));
         }
+        server.loaded_us = begun.elapsed().as_secs_f64() * 1e6;
         server
     }
 
@@ -150,9 +165,10 @@ impl Server {
         }
     }
 
-    /// Lets it have the quiet after which it gives back what it does not need.
+    /// Lets it have the quiet after which it gives back what it does not need: a second, from the
+    /// deadline on that the last invocation may have left within the next one.
     pub fn quiet(&self) {
-        std::thread::sleep(Duration::from_millis(1_500));
+        std::thread::sleep(Duration::from_millis(2_200));
     }
 
     /// Runs `count` invocations on each of `clients` connections; how many were answered 200, and

@@ -143,13 +143,17 @@ fn start(bench: &Bench) -> Row {
         .map(|name| (name, native("")))
         .collect();
     let starts = bench.amount(500).div_ceil(25);
-    let run = |_| Server::start(bench, &bench.fixed, &functions, &[], &[]).start_us / 1000.0;
-    let mut times: Vec<f64> = (0..starts).map(run).collect();
-    let (p50, p99) = median_p99(&mut times);
+    let (mut first, mut loaded) = (Vec::new(), Vec::new());
+    for _ in 0..starts {
+        let server = Server::start(bench, &bench.fixed, &functions, &[], &[]);
+        first.push(server.start_us / 1000.0);
+        loaded.push(server.loaded_us / 1000.0);
+    }
+    let ((p50, p99), (all, _)) = (median_p99(&mut first), median_p99(&mut loaded));
     Row {
         number: "18",
         promise: "start to first answer, 10 functions: at most 10 ms",
-        measured: format!("{p50:.1} ms (p99 {p99:.1})"),
+        measured: format!("{p50:.1} ms (p99 {p99:.1}); all functions read after {all:.1} ms"),
         holds: None,
     }
 }
