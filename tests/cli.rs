@@ -115,43 +115,6 @@ fn the_demo_s_server_ends_with_the_demo() {
 }
 
 #[test]
-fn the_bench_measures_every_row_that_needs_no_tool() {
-    let ran = Ran::of(Command::new(HOB).args(["bench", "--json"]));
-    assert_eq!(ran.code, 0, "{}", ran.err);
-    let measured: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
-    let rows = measured["rows"].as_array().unwrap();
-    let mut numbers: Vec<u64> = rows.iter().map(|row| row["row"].as_u64().unwrap()).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    assert_eq!(numbers, [1, 2, 4, 5, 6, 7, 8, 10, 11]);
-    for row in rows {
-        assert!(row["row"] == 2 || row["value"].as_f64().unwrap() > 0.0, "{row}");
-        assert!(row["beside"].is_null() || row["beside"].as_f64().unwrap() > 0.0, "{row}");
-    }
-}
-
-#[test]
-fn a_bench_that_is_interrupted_leaves_nothing() {
-    let place = tempfile::tempdir().unwrap();
-    let mut bench = Command::new(HOB)
-        .args(["bench", "--json"])
-        .env("TMPDIR", place.path())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let pid = i32::try_from(bench.id()).unwrap();
-    let server = common::eventually("its server is there", || {
-        common::children(pid).first().map(|(server, _)| i64::from(*server))
-    });
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let status = common::eventually("it ends", || bench.try_wait().unwrap());
-    assert_eq!(status.code(), Some(1));
-    assert!(!common::exists(server), "and its server before it");
-    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "and nothing is left");
-}
-
-#[test]
 fn a_file_in_the_socket_s_place_is_left_alone() {
     let site = Site::new();
     let file = site.path().join("precious");

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::client::{Connection, Target};
 use super::scene::{self, Scene};
-use super::{print, say};
+use super::{print, say, try_print};
 use crate::error::Error;
 use crate::io::Clock;
 use crate::pool::Instant;
@@ -68,7 +68,7 @@ pub fn run(json: bool) -> Result<(), Error> {
     let scene = Scene::set("bench").map_err(fail)?;
     let mut bench = Bench { scene, python: times::python(), rows: Vec::new(), json, interrupted };
     bench.write().map_err(fail)?;
-    bench.begin();
+    bench.begin()?;
     // A server that has done nothing else yet.
     let server = bench.start(&[])?;
     bench.at_rest(&server)?;
@@ -137,16 +137,17 @@ impl Bench {
         })
     }
 
-    fn begin(&self) {
+    fn begin(&self) -> Result<(), Error> {
         if self.json {
-            return;
+            return Ok(());
         }
-        print(&format!("{}\n\n", machine()));
+        try_print(&format!("{}\n\n", machine()))?;
         let heading = format!("{:>3}  {:<46}{:>10} {:<4}", "ROW", "WHAT", "MEASURED", "");
-        print(&format!("{heading}{:>10}{:>8}\n", "BESIDE", "RATIO"));
+        try_print(&format!("{heading}{:>10}{:>8}\n", "BESIDE", "RATIO"))?;
         if self.python.is_none() {
             say("no Python is here: its rows are missing");
         }
+        Ok(())
     }
 
     fn end(&self) {
@@ -160,7 +161,7 @@ impl Bench {
         }
     }
 
-    fn add(&mut self, row: Row) {
+    fn add(&mut self, row: Row) -> Result<(), Error> {
         if !self.json {
             let Row { number, what, value, unit, beside } = row;
             let digits = if value < 10.0 { 2 } else { 0 };
@@ -168,9 +169,10 @@ impl Bench {
             if let Some(beside) = beside {
                 line += &format!("{beside:>10.0}{:>7.2}x", value / beside);
             }
-            print(&format!("{}\n", line.trim_end()));
+            try_print(&format!("{}\n", line.trim_end()))?;
         }
         self.rows.push(row);
+        Ok(())
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -204,10 +206,10 @@ impl Bench {
         let own = std::env::current_exe().and_then(std::fs::metadata);
         let own = own.map_err(|error| Error::doing("look at", "this program", error))?;
         let row = |number, what, value, unit| Row { number, what, value, unit, beside: None };
-        self.add(row(1, "server at rest, 10 functions", kib("VmRSS")?, "KiB"));
-        self.add(row(1, "  of it not the program's text", kib("RssAnon")?, "KiB"));
-        self.add(row(4, "threads", kib("Threads")?, ""));
-        self.add(row(5, "the program", own.len() as f64 / 1024.0, "KiB"));
+        self.add(row(1, "server at rest, 10 functions", kib("VmRSS")?, "KiB"))?;
+        self.add(row(1, "  of it not the program's text", kib("RssAnon")?, "KiB"))?;
+        self.add(row(4, "threads", kib("Threads")?, ""))?;
+        self.add(row(5, "the program", own.len() as f64 / 1024.0, "KiB"))?;
         Ok(())
     }
 
@@ -243,8 +245,8 @@ impl Bench {
         let worker = each(workers(few)?, workers(few + more)?);
         let connection = each(connections(few)?, connections(more)?);
         let row = |what, value: f64| Row { number: 2, what, value, unit: "KiB", beside: None };
-        self.add(row("each warm worker, in the server", worker));
-        self.add(row("each idle connection", connection));
+        self.add(row("each warm worker, in the server", worker))?;
+        self.add(row("each idle connection", connection))?;
         Ok(())
     }
 
@@ -264,11 +266,16 @@ impl Bench {
         let floor = process.median() + exchange.median();
         let row =
             |number, what, value, floor| Row { number, what, value, unit: "us", beside: floor };
-        self.add(row(6, "cold start, exec; floor: process, exchange", exec.median(), Some(floor)));
-        self.add(row(6, "  p99", exec.p99(), None));
-        self.add(row(6, "  hob's own share", exec.median() - floor, None));
-        self.add(row(7, "cold start, native", cold.median(), Some(floor)));
-        self.add(row(7, "cold start, native, forked", fork.median(), Some(floor)));
+        self.add(row(
+            6,
+            "cold start, exec; beside: process, exchange",
+            exec.median(),
+            Some(floor),
+        ))?;
+        self.add(row(6, "  p99", exec.p99(), None))?;
+        self.add(row(6, "  hob's own share", exec.median() - floor, None))?;
+        self.add(row(7, "cold start, native", cold.median(), Some(floor)))?;
+        self.add(row(7, "cold start, native, forked", fork.median(), Some(floor)))?;
         Ok(())
     }
 
@@ -280,11 +287,11 @@ impl Bench {
         let (value, floor) = (forked.median(), Some(started.median()));
         self.add(Row {
             number: 8,
-            what: "cold start, Python, forked; floor: a Python",
+            what: "cold start, Python, forked; beside: a Python",
             value,
             unit: "us",
             beside: floor,
-        });
+        })?;
         Ok(())
     }
 
@@ -293,8 +300,8 @@ impl Bench {
         let (mut warm, mut exchange) = (server.client("warm"), echo.client());
         let [warm, exchange] = self.interleaved([&mut || warm.call(), &mut || exchange.call()])?;
         let row = |what, value, floor| Row { number: 10, what, value, unit: "us", beside: floor };
-        self.add(row("warm, native; floor: an exchange", warm.median(), Some(exchange.median())));
-        self.add(row("  p99", warm.p99(), Some(exchange.p99())));
+        self.add(row("warm, native; beside: an exchange", warm.median(), Some(exchange.median())))?;
+        self.add(row("  p99", warm.p99(), Some(exchange.p99())))?;
         Ok(())
     }
 
@@ -306,8 +313,8 @@ impl Bench {
             let healthz = || Client::new(server.target.clone(), "/healthz");
             bare += times::rate(CLIENTS, &healthz)? / 3.0;
         }
-        let what = "warm, 8 clients; floor: replies without a worker";
-        self.add(Row { number: 11, what, value: rate, unit: "/s", beside: Some(bare) });
+        let what = "warm, 8 clients; beside: replies without a worker";
+        self.add(Row { number: 11, what, value: rate, unit: "/s", beside: Some(bare) })?;
         Ok(())
     }
 
@@ -334,15 +341,15 @@ impl Bench {
         };
         self.add(row(
             7,
-            "native, from a spare; floor: a process",
+            "native, from a spare; beside: a process",
             spare.median(),
             process.median(),
-        ));
+        ))?;
         if let Some((mut client, program)) = python {
             let [spare, started] = self
                 .interleaved([&mut || rested(&mut client), &mut || times::python_us(&program)])?;
-            let what = "Python, from a spare; floor: a Python";
-            self.add(row(8, what, spare.median(), started.median()));
+            let what = "Python, from a spare; beside: a Python";
+            self.add(row(8, what, spare.median(), started.median()))?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::{Body, Reply, Target};
 use super::scene::{self, Scene};
-use super::{print, table};
+use super::{print, table, try_print};
 use crate::error::Error;
 use crate::io::Clock;
 use crate::pool::Instant;
@@ -160,14 +160,14 @@ impl Tour {
         rows.push(row("a hang, timeout 1 s", self.timeout().await)?);
         rows.push(row("idle for 1 s", self.idle().await)?);
         if keep {
-            print(&table::render(&["STOP OF THE TOUR", "WHAT HAPPENED", "MS"], &rows));
+            try_print(&table::render(&["STOP OF THE TOUR", "WHAT HAPPENED", "MS"], &rows))?;
             let url = self.ask("GET", "/hob/server").await?["url"].clone();
             let url = url.as_str().unwrap_or_default();
-            print(&format!(
+            try_print(&format!(
                 "\nstill serving (Ctrl-C ends it); try\n  curl {url}/fn/native/ -d '{{\"n\":1}}'\n  \
                  HOB_SOCKET={} hob ps\n",
                 self.scene.socket().display()
-            ));
+            ))?;
         }
         Ok(rows)
     }

@@ -68,10 +68,17 @@ fn run(command: Command) -> Result<ExitCode, Error> {
 
 /// Prints to standard output. A reader that has seen enough ends the program, without complaint.
 pub(crate) fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+    if try_print(text).is_err() {
         std::process::exit(0);
     }
+}
+
+/// As [`print`], for a program that has something to do before it ends.
+pub(crate) fn try_print(text: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::doing("write to", "standard output", error))
 }
 
 /// Prints a line to standard error.
