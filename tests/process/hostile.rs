@@ -162,7 +162,8 @@ many = [connect() for _ in range(500)]
 while True:
     respond(next(), str(len(many)))
 ";
-    provided(&site, "many", program, "");
+    // A connection that the kernel has no room to queue is tried again after a second, or three.
+    provided(&site, "many", program, "timeout_s = 60");
     let server = site.serve(reaper);
     let before = descriptors(server.pid());
     // Its kept connection comes after the others, and finds no place.
