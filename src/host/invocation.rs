@@ -50,18 +50,22 @@ impl RequestId {
 /// Bytes of a request id as text.
 pub const REQUEST_ID_LEN: usize = 36;
 
+/// The digits of a byte. By hand, because every invocation prints a hundred of them.
+pub fn hex(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
+}
+
 impl RequestId {
-    /// As text. By hand, because every invocation prints it several times.
+    /// As text.
     fn text(self) -> [u8; REQUEST_ID_LEN] {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut text = [b'-'; REQUEST_ID_LEN];
         let mut at = 0;
         for (n, byte) in self.0.iter().enumerate() {
             if matches!(n, 4 | 6 | 8 | 10) {
                 at += 1;
             }
-            text[at] = HEX[usize::from(byte >> 4)];
-            text[at + 1] = HEX[usize::from(byte & 15)];
+            [text[at], text[at + 1]] = hex(*byte);
             at += 2;
         }
         text

@@ -76,6 +76,8 @@ pub struct Host {
     pub buffers: Rc<Buffers>,
     /// What workers are told about the server.
     pub facts: Facts,
+    /// Where the header of a message to a worker is put together.
+    pub header: RefCell<Box<[u8]>>,
     /// The log of all functions.
     pub logs: Logs,
     /// Limits that hold where a function says nothing.
@@ -138,6 +140,7 @@ impl Host {
             executor: Rc::clone(executor),
             buffers: Rc::clone(buffers),
             facts: setup.facts,
+            header: RefCell::new(vec![0; crate::wire::HEADER_MAX].into_boxed_slice()),
             logs: Logs::default(),
             defaults: Cell::new(setup.defaults),
             catalog: RefCell::default(),

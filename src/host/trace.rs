@@ -8,7 +8,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use super::invocation::RequestId;
+use super::invocation::{RequestId, hex};
 use crate::limits::TRACE_MAX;
 
 /// The X-Ray header that goes on to the function: the caller's, or one made from the request id.
@@ -122,17 +122,25 @@ impl fmt::Display for Trace {
             Trace::Given { text, first: None } => f.write_str(text),
             Trace::Given { text, first: Some(first) } => write!(f, "{text};{LINEAGE}{first}:1"),
             Trace::Made { epoch, request, first } => {
-                let hex = |f: &mut fmt::Formatter<'_>, bytes: &[u8]| {
-                    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-                };
-                write!(f, "Root=1-{epoch:08x}-")?;
-                hex(f, &request.0[..12])?;
+                f.write_str("Root=1-")?;
+                digits(f, &epoch.to_be_bytes())?;
+                f.write_str("-")?;
+                digits(f, &request.0[..12])?;
                 f.write_str(";Parent=")?;
-                hex(f, &request.0[8..])?;
+                digits(f, &request.0[8..])?;
                 write!(f, ";Sampled=0;{LINEAGE}{first}:1")
             }
         }
     }
+}
+
+/// Writes at most 12 bytes in hexadecimal digits.
+fn digits(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    let mut text = [0; 24];
+    for (place, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        place.copy_from_slice(&hex(*byte));
+    }
+    f.write_str(std::str::from_utf8(&text[..2 * bytes.len()]).map_err(|_| fmt::Error)?)
 }
 
 #[cfg(test)]

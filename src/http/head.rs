@@ -3,6 +3,8 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use memchr::memchr;
+
 use super::Refused;
 
 /// Fields in a head; real clients send about twenty.
@@ -74,7 +76,7 @@ pub struct Head {
 /// behind `seen`, the bytes that held no end before, so a slow head is read once and not n times.
 pub fn end(bytes: &[u8], seen: usize) -> Option<usize> {
     let mut at = seen.saturating_sub(3);
-    while let Some(newline) = bytes[at..].iter().position(|b| *b == b'\n') {
+    while let Some(newline) = memchr(b'\n', &bytes[at..]) {
         at += newline + 1;
         match bytes.get(at..) {
             Some([b'\n', ..]) => return Some(at + 1),
@@ -204,8 +206,15 @@ impl Framing {
 
 /// The fields of a head (or of trailers) that was parsed before, in order.
 pub fn fields(head: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
-    head.split(|b| *b == b'\n').filter_map(|line| {
-        let colon = line.iter().position(|b| *b == b':')?;
+    let mut rest = head;
+    let lines = std::iter::from_fn(move || {
+        let end = memchr(b'\n', rest).unwrap_or(rest.len());
+        let line = (!rest.is_empty()).then(|| &rest[..end]);
+        rest = rest.get(end + 1..).unwrap_or_default();
+        line
+    });
+    lines.filter_map(|line| {
+        let colon = memchr(b':', line)?;
         let name = std::str::from_utf8(&line[..colon]).ok()?;
         // The request line has a space before any colon; a field name never has one.
         (!name.contains(' ')).then(|| (name, line[colon + 1..].trim_ascii()))

@@ -98,7 +98,7 @@ impl Talk {
         let serial = self.serial.get().wrapping_add(1);
         self.serial.set(serial);
         self.stage.set(Stage::Running(serial));
-        let mut header = [0; HEADER_MAX];
+        let mut header = host.header.borrow_mut();
         let encoded = host.with_invocation(id, |invocation| {
             let request = text::<REQUEST_ID_LEN>(&invocation.request);
             let trace = text::<TRACE_MAX>(&invocation.trace);
@@ -115,7 +115,7 @@ impl Talk {
             };
             let payload = invocation.payload.take();
             let length = payload.as_ref().map_or(EMPTY.len(), |payload| payload.len());
-            encode(&ToWorker::Invoke(context), length, &mut header).map(|n| (n, payload))
+            encode(&ToWorker::Invoke(context), length, &mut header[..]).map(|n| (n, payload))
         });
         let Ok((length, payload)) = encoded else {
             // The doors bound everything that goes in here.
