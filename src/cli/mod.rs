@@ -73,7 +73,7 @@ pub(crate) fn print(text: &str) {
     }
 }
 
-/// As [`print`], for a program that has something to do before it ends.
+/// As [`print()`], for a program that has something to do before it ends.
 pub(crate) fn try_print(text: &str) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())
