@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use common::{HOB, Ran};
 
@@ -20,48 +20,45 @@ fn the_bench_measures_every_row_that_needs_no_tool() {
     numbers.dedup();
     assert_eq!(numbers, [1, 2, 4, 5, 6, 7, 8, 10, 11]);
     for row in rows {
-        assert!(row["row"] == 2 || row["value"].as_f64().unwrap() > 0.0, "{row}");
+        let value = row["value"].as_f64().unwrap();
+        // Differences are about nothing where the machine has moods, or has pages to spare.
+        let is_difference = row["row"] == 2 || row["what"] == "  hob's own share";
+        assert!(is_difference || value > 0.0, "{row}");
         assert!(row["beside"].is_null() || row["beside"].as_f64().unwrap() > 0.0, "{row}");
     }
 }
 
-#[test]
-fn a_bench_that_nobody_reads_leaves_nothing() {
+/// A bench that has just started its server, with what it keeps below a directory of its own.
+fn begun(out: Stdio) -> (tempfile::TempDir, Child, i64) {
     let place = tempfile::tempdir().unwrap();
-    let mut bench = Command::new(HOB)
-        .arg("bench")
-        .env("TMPDIR", place.path())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(HOB);
+    command.arg("bench").env("TMPDIR", place.path()).stdout(out).stderr(Stdio::null());
+    let bench = command.spawn().unwrap();
     let pid = i32::try_from(bench.id()).unwrap();
     let server = common::eventually("its server is there", || {
         common::children(pid).first().map(|(server, _)| i64::from(*server))
     });
-    drop(bench.stdout.take());
-    common::eventually("it ends", || bench.try_wait().unwrap());
+    (place, bench, server)
+}
+
+fn leaves_nothing(place: &tempfile::TempDir, mut bench: Child, server: i64) {
+    let status = common::eventually("it ends", || bench.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1));
     assert!(!common::exists(server), "and its server before it");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "and nothing is left");
 }
 
 #[test]
+fn a_bench_that_nobody_reads_leaves_nothing() {
+    let (place, mut bench, server) = begun(Stdio::piped());
+    drop(bench.stdout.take());
+    leaves_nothing(&place, bench, server);
+}
+
+#[test]
 fn a_bench_that_is_interrupted_leaves_nothing() {
-    let place = tempfile::tempdir().unwrap();
-    let mut bench = Command::new(HOB)
-        .args(["bench", "--json"])
-        .env("TMPDIR", place.path())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let pid = i32::try_from(bench.id()).unwrap();
-    let server = common::eventually("its server is there", || {
-        common::children(pid).first().map(|(server, _)| i64::from(*server))
-    });
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    let (place, bench, server) = begun(Stdio::null());
+    let pid = rustix::process::Pid::from_raw(i32::try_from(bench.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let status = common::eventually("it ends", || bench.try_wait().unwrap());
-    assert_eq!(status.code(), Some(1));
-    assert!(!common::exists(server), "and its server before it");
-    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "and nothing is left");
+    leaves_nothing(&place, bench, server);
 }
