@@ -161,9 +161,11 @@ impl Host {
             let (host, version, own) = (Rc::clone(self), Rc::clone(version), Rc::clone(&hot));
             // One that came to nothing is followed by another if it was missed meanwhile.
             let task = async move {
-                host.keep_spare(&version, &own).await;
-                while own.missed.take() && !own.dismissed.get() {
+                loop {
                     host.keep_spare(&version, &own).await;
+                    if !own.missed.take() || own.dismissed.get() {
+                        break;
+                    }
                 }
             };
             *hot.keeper.borrow_mut() = Some(self.executor.spawn(task));
