@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::{Answer, Request, change, concurrency};
-use crate::api::End;
+use crate::api::error::ApiError;
 use crate::limits::{CODE_BYTES_MAX, CODE_TOTAL_MAX, ZIP_BYTES_MAX};
 
 /// `GetAccountSettings`
-pub fn settings(request: &Request<'_>) -> Result<Answer, End> {
+pub fn settings(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let slots = concurrency::slots(api);
     let names: Vec<_> = {

@@ -6,27 +6,26 @@ use super::change::{self, apply, check_revision, revision};
 use super::fields::{Fields, unfit};
 use super::list::page;
 use super::{Answer, Request};
+use crate::api::Api;
 use crate::api::error::ApiError;
-use crate::api::{Api, End};
 use crate::function::record::{AliasRecord, FunctionRecord, LATEST, Route, is_alias};
 use crate::limits::{DESCRIPTION_MAX, LIST_PAGE_MAX};
 
 /// `CreateAlias`
-pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn create(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let function = request.bare_function()?;
     let fields = request.fields()?;
-    let _change = api.change().await?;
     let mut record = change::read(api, &function)?;
     let name = fields.needed("Name", 1..=128)?;
     if !is_alias(name) {
         let demand =
             format_args!("satisfy regular expression pattern: (?!^[0-9]+$)([a-zA-Z0-9-_]+)");
-        return Err(fields.unfit("Name", name, demand).into());
+        return Err(fields.unfit("Name", name, demand));
     }
     if record.aliases.contains_key(name) {
         let arn = request.home().arn(&function, Some(name));
-        return Err(ApiError::conflict(format!("Alias already exists: {arn}")).into());
+        return Err(ApiError::conflict(format!("Alias already exists: {arn}")));
     }
     fields.needed("FunctionVersion", 1..=1024)?;
     let route = route(api, &function, &record, &fields, None)?;
@@ -36,16 +35,14 @@ pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
         revision_id: revision(api),
     };
     record.aliases.insert(name.to_owned(), alias.clone());
-    apply(api, &function, &record).await?;
-    Ok(Answer::new(201, show(api, &function, name, &alias)))
+    Ok(Answer::new(201, show(api, &function, name, &alias)).once(apply(api, &function, &record)?))
 }
 
 /// `UpdateAlias`
-pub async fn update(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn update(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let function = request.bare_function()?;
     let fields = request.fields()?;
-    let _change = api.change().await?;
     let mut record = change::read(api, &function)?;
     let name = request.operation.part.clone();
     let before = find(api, &function, &record, &name)?;
@@ -59,12 +56,11 @@ pub async fn update(request: &mut Request<'_>) -> Result<Answer, End> {
     };
     super::concurrency::check_move(&record, &name, &alias.route)?;
     record.aliases.insert(name.clone(), alias.clone());
-    apply(api, &function, &record).await?;
-    Ok(Answer::new(200, show(api, &function, &name, &alias)))
+    Ok(Answer::new(200, show(api, &function, &name, &alias)).once(apply(api, &function, &record)?))
 }
 
 /// `GetAlias`
-pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn get(request: &Request<'_>) -> Result<Answer, ApiError> {
     let function = request.bare_function()?;
     let record = change::read(request.api, &function)?;
     let name = &request.operation.part;
@@ -73,10 +69,9 @@ pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
 }
 
 /// `DeleteAlias`, which is content if there is none.
-pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn delete(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let function = request.bare_function()?;
-    let _change = api.change().await?;
     let mut record = change::read(api, &function)?;
     let name = &request.operation.part;
     if record.aliases.remove(name).is_some() {
@@ -84,13 +79,13 @@ pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
         record.event_invoke.remove(name);
         record.urls.remove(name);
         record.policies.remove(name);
-        apply(api, &function, &record).await?;
+        return Ok(Answer::empty().once(apply(api, &function, &record)?));
     }
     Ok(Answer::empty())
 }
 
 /// `ListAliases`
-pub async fn list(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn list(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let function = request.bare_function()?;
     let record = change::read(api, &function)?;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use serde::Serialize;
 
 use super::Named;
+use super::upload::Incoming;
 use crate::api::Api;
 use crate::api::error::ApiError;
 use crate::function::name::is_built_in;
@@ -41,52 +42,114 @@ pub fn disk(name: &str, error: &std::io::Error) -> ApiError {
     ApiError::service(500, format!("read what is kept of {name}: {error}"))
 }
 
-/// Brings a changed record to the disk, with a new version if there is one. Only for who holds the
-/// changes.
-pub async fn commit(
-    api: &Rc<Api>,
-    name: &str,
-    record: &FunctionRecord,
-    version: Option<(u32, &VersionRecord)>,
-) -> Result<(), ApiError> {
-    keep(api, Part::Functions, name, record, version).await
+/// A change that is decided, and still to be brought to the disk and put in force.
+pub struct Change {
+    /// Written beside what they replace, and gone with this unless a helper has taken them.
+    staged: Vec<Incoming>,
+    steps: Vec<Step>,
 }
 
-/// The same of functions and layers.
-pub async fn keep(
-    api: &Rc<Api>,
-    part: Part,
-    name: &str,
-    record: &impl Serialize,
-    version: Option<(u32, &impl Serialize)>,
-) -> Result<(), ApiError> {
-    let number = version.map(|(number, _)| number.to_string());
-    let fail = |error: std::io::Error| ApiError::service(500, format!("keep {name}: {error}"));
-    let staged = api.store.stage(api.host.random(), record).map_err(fail)?;
-    let staged = super::upload::Incoming::from(staged);
-    let version = match version {
-        Some((_, version)) => {
-            let staged = api.store.stage(api.host.random(), version).map_err(fail)?;
-            Some(super::upload::Incoming::from(staged))
-        }
-        None => None,
-    };
-    let text = |staged: &super::upload::Incoming| staged.path().display().to_string();
-    let (data, part) = (api.store.data().display().to_string(), part.directory());
-    let (record, version) = (text(&staged), version.as_ref().map(text));
-    let mut arguments = vec!["commit", &data, part, name, &record];
-    if let (Some(number), Some(version)) = (&number, &version) {
-        arguments.extend([number.as_str(), version.as_str()]);
+enum Step {
+    /// A helper brings something to the disk.
+    Helper(Vec<String>),
+    /// It comes into force.
+    Force(Force),
+}
+
+type Force = Box<dyn FnOnce(&Rc<Api>)>;
+
+impl Change {
+    /// Keeps the record of a function or a layer.
+    pub fn keep(
+        api: &Api,
+        part: Part,
+        name: &str,
+        record: &impl Serialize,
+    ) -> Result<Change, ApiError> {
+        let mut change = Change { staged: Vec::new(), steps: Vec::new() };
+        let mut words = words(api, "commit", part, name);
+        words.push(change.stage(api, name, record)?);
+        change.steps.push(Step::Helper(words));
+        Ok(change)
     }
-    let committed = api.host.helper(&arguments).await;
-    committed.map(drop).map_err(|error| ApiError::service(500, error))
+
+    /// The same with a new version, which is there before the record says so.
+    pub fn publish(
+        api: &Api,
+        part: Part,
+        name: &str,
+        record: &impl Serialize,
+        (number, version): (u32, &impl Serialize),
+    ) -> Result<Change, ApiError> {
+        let mut change = Change { staged: Vec::new(), steps: Vec::new() };
+        let mut words = words(api, "commit", part, name);
+        words.push(change.stage(api, name, record)?);
+        words.extend([number.to_string(), change.stage(api, name, version)?]);
+        change.steps.push(Step::Helper(words));
+        Ok(change)
+    }
+
+    /// Forgets a function, or a version of a function or a layer.
+    pub fn forget(api: &Api, part: Part, name: &str, version: Option<&str>) -> Change {
+        let mut words = words(api, "forget", part, name);
+        words.extend(version.map(str::to_owned));
+        Change { staged: Vec::new(), steps: vec![Step::Helper(words)] }
+    }
+
+    fn stage(
+        &mut self,
+        api: &Api,
+        name: &str,
+        record: &impl Serialize,
+    ) -> Result<String, ApiError> {
+        let staged = api.store.stage(api.host.random(), record);
+        let staged =
+            staged.map_err(|error| ApiError::service(500, format!("keep {name}: {error}")))?;
+        let path = staged.display().to_string();
+        self.staged.push(staged.into());
+        Ok(path)
+    }
+
+    /// This, and then the other one.
+    pub fn and(mut self, other: Change) -> Change {
+        self.staged.extend(other.staged);
+        self.steps.extend(other.steps);
+        self
+    }
+
+    /// This, which then comes into force so.
+    pub fn then(mut self, force: impl FnOnce(&Rc<Api>) + 'static) -> Change {
+        self.steps.push(Step::Force(Box::new(force)));
+        self
+    }
+
+    /// Makes it. Only for who has the turn to change functions.
+    pub async fn perform(self, api: &Rc<Api>) -> Result<(), ApiError> {
+        for step in self.steps {
+            match step {
+                Step::Helper(words) => {
+                    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                    let done = api.host.helper(&words).await;
+                    done.map_err(|error| ApiError::service(500, error))?;
+                }
+                Step::Force(force) => force(api),
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Brings a changed record to the disk, and what it sets besides versions in force.
-pub async fn apply(api: &Rc<Api>, name: &str, record: &FunctionRecord) -> Result<(), ApiError> {
-    commit(api, name, record, None).await?;
-    api.host.control(&api.store, name, Controls::of(record));
-    Ok(())
+/// What a helper is told first.
+fn words(api: &Api, verb: &str, part: Part, name: &str) -> Vec<String> {
+    let data = api.store.data().display().to_string();
+    [verb, &data, part.directory(), name].map(str::to_owned).into()
+}
+
+/// Keeps a function's record, and puts in force what it sets besides versions.
+pub fn apply(api: &Api, name: &str, record: &FunctionRecord) -> Result<Change, ApiError> {
+    let (of, controls) = (name.to_owned(), Controls::of(record));
+    let kept = Change::keep(api, Part::Functions, name, record)?;
+    Ok(kept.then(move |api| api.host.control(&api.store, &of, controls)))
 }
 
 /// What is built into the server is neither shown nor changed.

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::change::{self, apply, now_ms};
 use super::list::page;
 use super::{Answer, Named, Request, view};
+use crate::api::Api;
 use crate::api::error::ApiError;
-use crate::api::{Api, End};
 use crate::function::config::Runtime;
 use crate::function::record::{FunctionRecord, LATEST, Provisioned, Route};
 use crate::host::catalog::{Function, Source};
@@ -50,13 +50,12 @@ fn total(numbers: impl Iterator<Item = u16>) -> u16 {
 }
 
 /// `PutFunctionConcurrency`
-pub async fn put(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn put(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let name = request.bare_function()?;
     let fields = request.fields()?;
     let wanted = fields.integer("ReservedConcurrentExecutions", 0..=u32::MAX)?;
     let wanted = wanted.ok_or_else(|| fields.missing("ReservedConcurrentExecutions"))?;
-    let _change = api.change().await?;
     let mut record = change::read(api, &name)?;
     no_folder_says(api, &name, "reserved_concurrency")?;
     let provisioned = total(record.provisioned_concurrency.values().map(|p| p.requested));
@@ -64,8 +63,7 @@ pub async fn put(request: &mut Request<'_>) -> Result<Answer, End> {
         return Err(ApiError::untyped_parameter(format!(
             " ReservedConcurrentExecutions  {wanted} should not be lower than function's total \
              provisioned concurrency [{provisioned}]."
-        ))
-        .into());
+        )));
     }
     let slots = slots(api);
     let least = unreserved_least(slots);
@@ -74,16 +72,15 @@ pub async fn put(request: &mut Request<'_>) -> Result<Answer, End> {
         return Err(ApiError::invalid_parameter(format!(
             "Specified ReservedConcurrentExecutions for function decreases account's \
              UnreservedConcurrentExecution below its minimum value of [{least}]."
-        ))
-        .into());
+        )));
     };
     record.reserved_concurrency = Some(reserved);
-    apply(api, &name, &record).await?;
-    Ok(Answer::new(200, json!({ "ReservedConcurrentExecutions": reserved })))
+    let body = json!({ "ReservedConcurrentExecutions": reserved });
+    Ok(Answer::new(200, body).once(apply(api, &name, &record)?))
 }
 
 /// `GetFunctionConcurrency`
-pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn get(request: &Request<'_>) -> Result<Answer, ApiError> {
     let name = request.bare_function()?;
     change::read(request.api, &name)?;
     let body = match reserved(request.api, &name) {
@@ -94,15 +91,13 @@ pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
 }
 
 /// `DeleteFunctionConcurrency`
-pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn delete(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let name = request.bare_function()?;
-    let _change = api.change().await?;
     let mut record = change::read(api, &name)?;
     no_folder_says(api, &name, "reserved_concurrency")?;
     record.reserved_concurrency = None;
-    apply(api, &name, &record).await?;
-    Ok(Answer::empty())
+    Ok(Answer::empty().once(apply(api, &name, &record)?))
 }
 
 /// What `function.toml` can say of a folder is not said over the API.
@@ -117,20 +112,18 @@ pub fn no_folder_says(api: &Api, name: &str, key: &str) -> Result<(), ApiError> 
 }
 
 /// `PutProvisionedConcurrencyConfig`
-pub async fn put_provisioned(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn put_provisioned(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let named = request.function()?;
     let fields = request.fields()?;
     let wanted = fields.integer("ProvisionedConcurrentExecutions", 1..=u32::MAX)?;
     let wanted = wanted.ok_or_else(|| fields.missing("ProvisionedConcurrentExecutions"))?;
-    let _change = api.change().await?;
     let mut record = change::read(api, &named.name)?;
     let qualifier = qualifier(&named)?;
     if qualifier == LATEST {
         return Err(ApiError::invalid_parameter(
             "Provisioned Concurrency Configs cannot be applied to unpublished function versions.",
-        )
-        .into());
+        ));
     }
     let number = number(api, &record, &named)?.ok_or_else(|| {
         ApiError::invalid_parameter("Alias with $LATEST cannot have provisioned concurrency.")
@@ -142,7 +135,7 @@ pub async fn put_provisioned(request: &mut Request<'_>) -> Result<Answer, End> {
         == Some(Runtime::Exec)
     {
         let why = "exec starts one process for each invocation: none can be kept ready";
-        return Err(ApiError::invalid_parameter(why).into());
+        return Err(ApiError::invalid_parameter(why));
     }
     let provisioned = Provisioned { requested, modified_ms: now_ms() };
     record.provisioned_concurrency.insert(qualifier.to_owned(), provisioned.clone());
@@ -152,9 +145,8 @@ pub async fn put_provisioned(request: &mut Request<'_>) -> Result<Answer, End> {
         let checked = api.host.check_memory(&named.name, &version.config, sum);
         checked.map_err(ApiError::invalid_parameter)?;
     }
-    apply(api, &named.name, &record).await?;
-    let status = Status { ready: 0, failed: false };
-    Ok(Answer::new(202, show(&provisioned, status)))
+    let shown = show(&provisioned, Status { ready: 0, failed: false });
+    Ok(Answer::new(202, shown).once(apply(api, &named.name, &record)?))
 }
 
 /// A configuration belongs to a version or to an alias of it, but not to both.
@@ -228,7 +220,7 @@ fn check_room(
 }
 
 /// `GetProvisionedConcurrencyConfig`
-pub async fn get_provisioned(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn get_provisioned(request: &Request<'_>) -> Result<Answer, ApiError> {
     let (api, named, record) = provisioned_function(request)?;
     let provisioned = record.provisioned_concurrency.get(qualifier(&named)?);
     let provisioned = provisioned.ok_or_else(ApiError::no_provisioned)?;
@@ -238,17 +230,16 @@ pub async fn get_provisioned(request: &mut Request<'_>) -> Result<Answer, End> {
 }
 
 /// `DeleteProvisionedConcurrencyConfig`
-pub async fn delete_provisioned(request: &mut Request<'_>) -> Result<Answer, End> {
-    let _change = request.api.change().await?;
+pub fn delete_provisioned(request: &Request<'_>) -> Result<Answer, ApiError> {
     let (api, named, mut record) = provisioned_function(request)?;
     if record.provisioned_concurrency.remove(qualifier(&named)?).is_some() {
-        apply(api, &named.name, &record).await?;
+        return Ok(Answer::empty().once(apply(api, &named.name, &record)?));
     }
     Ok(Answer::empty())
 }
 
 /// `ListProvisionedConcurrencyConfigs`
-pub async fn list_provisioned(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn list_provisioned(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let name = request.bare_function()?;
     let record = change::read(api, &name)?;

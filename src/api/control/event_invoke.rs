@@ -10,8 +10,8 @@ use super::concurrency::no_folder_says;
 use super::fields::Fields;
 use super::list::page;
 use super::{Answer, Named, Request, view};
+use crate::api::Api;
 use crate::api::error::ApiError;
-use crate::api::{Api, End};
 use crate::function::config::Async;
 use crate::function::name::{Home, is_name};
 use crate::function::record::{EventInvoke, FunctionRecord, LATEST};
@@ -19,21 +19,20 @@ use crate::function::trigger::is_topic;
 use crate::limits::{DESTINATION_MAX, LIST_PAGE_MAX};
 
 /// `PutFunctionEventInvokeConfig`: what is not said holds no more.
-pub async fn put(request: &mut Request<'_>) -> Result<Answer, End> {
-    set(request, true).await
+pub fn put(request: &Request<'_>) -> Result<Answer, ApiError> {
+    set(request, true)
 }
 
 /// `UpdateFunctionEventInvokeConfig`: what is not said stays as it is.
-pub async fn update(request: &mut Request<'_>) -> Result<Answer, End> {
-    set(request, false).await
+pub fn update(request: &Request<'_>) -> Result<Answer, ApiError> {
+    set(request, false)
 }
 
-async fn set(request: &mut Request<'_>, replaces: bool) -> Result<Answer, End> {
+fn set(request: &Request<'_>, replaces: bool) -> Result<Answer, ApiError> {
     let api = request.api;
     let named = request.function()?;
     let fields = request.fields()?;
     let given = given(&fields)?;
-    let _change = api.change().await?;
     let mut record = function(api, &named)?;
     let qualifier = qualifier(&named);
     if qualifier == LATEST {
@@ -47,12 +46,15 @@ async fn set(request: &mut Request<'_>, replaces: bool) -> Result<Answer, End> {
     check_destination(api, &named.name, given.on_failure.as_deref(), true)?;
     let config = merge(before, given);
     record.event_invoke.insert(qualifier.to_owned(), config.clone());
-    apply(api, &named.name, &record).await?;
-    Ok(Answer::new(200, show(request.home(), &named.name, qualifier, &config)))
+    Ok(Answer::new(200, show(request.home(), &named.name, qualifier, &config)).once(apply(
+        api,
+        &named.name,
+        &record,
+    )?))
 }
 
 /// `GetFunctionEventInvokeConfig`
-pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn get(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let named = request.function()?;
     let record = change::read(api, &named.name).map_err(|_| none(api, &named))?;
@@ -61,21 +63,19 @@ pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
 }
 
 /// `DeleteFunctionEventInvokeConfig`
-pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn delete(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let named = request.function()?;
-    let _change = api.change().await?;
     let mut record = change::read(api, &named.name).map_err(|_| none(api, &named))?;
     if qualifier(&named) == LATEST {
         no_folder_says(api, &named.name, "[async]")?;
     }
     record.event_invoke.remove(qualifier(&named)).ok_or_else(|| none(api, &named))?;
-    apply(api, &named.name, &record).await?;
-    Ok(Answer::empty())
+    Ok(Answer::empty().once(apply(api, &named.name, &record)?))
 }
 
 /// `ListFunctionEventInvokeConfigs`
-pub async fn list(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn list(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let name = request.bare_function()?;
     let named = Named { name, qualifier: None };

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::change::{self, CHANGE_IT, apply, check_revision, commit, no_folder, now_ms, revision};
+use super::change::{self, CHANGE_IT, Change, apply, check_revision, no_folder, now_ms, revision};
 use super::fields::Fields;
 use super::list::page;
 use super::upload::take;
@@ -57,8 +57,8 @@ pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
     };
     let publishes = fields.boolean("Publish")? == Some(true);
     let latest = layers::put_in(api, name, &fields, latest, None).await?;
-    let change = Change { name, stage: Stage::Creating, publishes };
-    Ok(Answer::new(201, change.perform(api, &mut record, latest).await?))
+    let new = NewLatest { name, stage: Stage::Creating, publishes };
+    Ok(Answer::new(201, new.perform(api, &mut record, latest).await?))
 }
 
 /// `UpdateFunctionCode`
@@ -84,13 +84,13 @@ pub async fn update_code(request: &mut Request<'_>) -> Result<Answer, End> {
     // Layers and code share a limit, and the code is another.
     let latest = layers::put_in(api, &name, &fields, latest, Some(&before)).await?;
     let publishes = fields.boolean("Publish")? == Some(true);
-    let change = Change { name: &name, stage: Stage::Updating, publishes };
+    let new = NewLatest { name: &name, stage: Stage::Updating, publishes };
     if fields.boolean("DryRun")? == Some(true) {
-        change.load(api, &record, &latest)?;
+        new.load(api, &record, &latest)?;
         let shown = VersionRecord { revision_id: before.revision_id, ..latest };
         return Ok(Answer::new(200, show_latest(api, &name, None, &shown)?));
     }
-    Ok(Answer::new(200, change.perform(api, &mut record, latest).await?))
+    Ok(Answer::new(200, new.perform(api, &mut record, latest).await?))
 }
 
 /// `UpdateFunctionConfiguration`
@@ -117,8 +117,8 @@ pub async fn update_configuration(request: &mut Request<'_>) -> Result<Answer, E
         latest.description = description.to_owned();
     }
     let latest = layers::put_in(api, &name, &fields, latest, Some(&before)).await?;
-    let change = Change { name: &name, stage: Stage::Updating, publishes: false };
-    Ok(Answer::new(200, change.perform(api, &mut record, latest).await?))
+    let new = NewLatest { name: &name, stage: Stage::Updating, publishes: false };
+    Ok(Answer::new(200, new.perform(api, &mut record, latest).await?))
 }
 
 /// A copy of a version that is going to differ.
@@ -127,7 +127,7 @@ fn next(api: &Api, before: &VersionRecord) -> VersionRecord {
 }
 
 /// A new `$LATEST` on its way into force.
-pub struct Change<'a> {
+pub struct NewLatest<'a> {
     /// Whose.
     pub name: &'a str,
     /// What the answer calls it.
@@ -136,7 +136,7 @@ pub struct Change<'a> {
     pub publishes: bool,
 }
 
-impl Change<'_> {
+impl NewLatest<'_> {
     /// The function as it would be. What is wrong with it is Lambda's error.
     pub fn load(
         &self,
@@ -169,8 +169,13 @@ impl Change<'_> {
             true => versions::next(api, self.name, record, &settled, None)?,
             false => None,
         };
-        let version = published.as_ref().map(|(number, version)| (*number, version));
-        commit(api, self.name, record, version).await?;
+        let kept = match published {
+            Some((number, version)) => {
+                Change::publish(api, Part::Functions, self.name, record, (number, &version))?
+            }
+            None => Change::keep(api, Part::Functions, self.name, record)?,
+        };
+        kept.perform(api).await?;
         api.host.install(function);
         api.host.provision(&api.store, self.name);
         if before.is_some() {
@@ -186,8 +191,8 @@ impl Change<'_> {
 }
 
 /// `GetFunction`
-pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
-    let named = known(request).await?;
+pub fn get(request: &Request<'_>) -> Result<Answer, ApiError> {
+    let named = request.function()?;
     let (record, version, label) = find(request.api, &named)?;
     let configuration = show(request.api, &named, &version, &label)?;
     let location = match &version.code {
@@ -212,17 +217,10 @@ pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
 }
 
 /// `GetFunctionConfiguration`
-pub async fn get_configuration(request: &mut Request<'_>) -> Result<Answer, End> {
-    let named = known(request).await?;
+pub fn get_configuration(request: &Request<'_>) -> Result<Answer, ApiError> {
+    let named = request.function()?;
     let (_, version, label) = find(request.api, &named)?;
     Ok(Answer::new(200, show(request.api, &named, &version, &label)?))
-}
-
-/// The function of the request, after the server has read its functions at start.
-async fn known(request: &Request<'_>) -> Result<Named, ApiError> {
-    let named = request.function()?;
-    request.api.host.know(&named.name).await;
-    Ok(named)
 }
 
 /// What is kept of a function and of the version that its qualifier leads to, and that one's label.
@@ -241,14 +239,14 @@ fn show(api: &Api, named: &Named, record: &VersionRecord, label: &str) -> Result
 }
 
 /// `ListFunctions`
-pub async fn list(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn list(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let all = match request.operation.parameter("FunctionVersion").as_deref() {
         None => false,
         Some("ALL") => true,
         Some(other) => {
             let demand = format_args!("satisfy enum value set: [ALL]");
-            return Err(super::fields::unfit("functionVersion", other, demand).into());
+            return Err(super::fields::unfit("functionVersion", other, demand));
         }
     };
     let names: Vec<Rc<str>> = {
@@ -280,29 +278,27 @@ pub async fn list(request: &mut Request<'_>) -> Result<Answer, End> {
 }
 
 /// `DeleteFunction`
-pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn delete(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let named = request.function()?;
     let name = &named.name;
-    let _change = api.change().await?;
     let record = change::read(api, name)?;
-    let data = api.store.data().display().to_string();
-    let part = Part::Functions.directory();
-    let fail = |error| ApiError::service(500, error);
     let Some(qualifier) = &named.qualifier else {
         no_folder(api, name, "remove the folder")?;
-        api.host.helper(&["forget", &data, part, name]).await.map_err(fail)?;
-        api.host.remove(name);
-        api.host.has_unused();
-        return Ok(Answer::empty());
+        let of = name.clone();
+        let change = Change::forget(api, Part::Functions, name, None).then(move |api| {
+            api.host.remove(&of);
+            api.host.has_unused();
+        });
+        return Ok(Answer::empty().once(change));
     };
     if qualifier == LATEST {
         let message = "$LATEST version cannot be deleted without deleting the function.";
-        return Err(ApiError::invalid_parameter(message).into());
+        return Err(ApiError::invalid_parameter(message));
     }
     let Ok(number) = qualifier.parse::<u32>() else {
         let message = "Deletion of functions via alias is not supported.";
-        return Err(ApiError::invalid_parameter(message).into());
+        return Err(ApiError::invalid_parameter(message));
     };
     change::read_version(api, name, number)?;
     versions::check_unused(api, name, &record, qualifier)?;
@@ -310,11 +306,13 @@ pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
     record.provisioned_concurrency.remove(qualifier);
     record.event_invoke.remove(qualifier);
     record.policies.remove(qualifier);
-    apply(api, name, &record).await?;
-    api.host.helper(&["forget", &data, part, name, qualifier]).await.map_err(fail)?;
-    api.host.unpublish(name, number);
-    api.host.has_unused();
-    Ok(Answer::empty())
+    let of = name.clone();
+    let forgotten = Change::forget(api, Part::Functions, name, Some(qualifier));
+    let change = apply(api, name, &record)?.and(forgotten).then(move |api| {
+        api.host.unpublish(&of, number);
+        api.host.has_unused();
+    });
+    Ok(Answer::empty().once(change))
 }
 
 /// Makes code that was pushed with its `function.toml` a function's `$LATEST`.
@@ -331,6 +329,6 @@ pub async fn push(api: &Rc<Api>, name: &str, code: CodeRecord) -> Result<(), Api
     };
     let before = record.latest.clone();
     let latest = layers::put_in(api, name, &Fields::none(), latest, before.as_ref()).await?;
-    let change = Change { name, stage: Stage::Updating, publishes: false };
-    change.perform(api, &mut record, latest).await.map(drop)
+    let new = NewLatest { name, stage: Stage::Updating, publishes: false };
+    new.perform(api, &mut record, latest).await.map(drop)
 }

@@ -2,11 +2,9 @@
 
 mod of_function;
 
-use std::rc::Rc;
-
 use serde_json::{Value, json};
 
-use super::change::{self, now_ms};
+use super::change::{self, Change, now_ms};
 use super::fields::{Fields, unfit};
 use super::list::page;
 use super::upload::take;
@@ -92,7 +90,8 @@ pub async fn publish(request: &mut Request<'_>) -> Result<Answer, End> {
     record.next_version = number.checked_add(1).ok_or_else(|| {
         ApiError::invalid_parameter("There are no numbers left for another version.")
     })?;
-    change::keep(api, Part::Layers, &name, &record, Some((number, &version))).await?;
+    let change = Change::publish(api, Part::Layers, &name, &record, (number, &version))?;
+    change.perform(api).await?;
     if is_awaited(api, &name, number) {
         (api.reload)();
     }
@@ -141,29 +140,27 @@ fn architectures(fields: &Fields) -> Result<Vec<String>, ApiError> {
 }
 
 /// `GetLayerVersion`
-pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn get(request: &Request<'_>) -> Result<Answer, ApiError> {
     let (name, number) = (name(request)?, number(request)?);
     let version = find(request.api, &name, number)?.ok_or_else(missing)?;
     Ok(Answer::new(200, whole(request, &name, number, &version)))
 }
 
 /// `GetLayerVersionByArn`
-pub async fn get_by_arn(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn get_by_arn(request: &Request<'_>) -> Result<Answer, ApiError> {
     let arn = request.operation.parameter("Arn").unwrap_or_default();
     match request.home().parse_layer(&arn) {
         Ok(LayerName { name, version: Some(number) }) => {
             let version = find(request.api, name, number)?.ok_or_else(missing)?;
             Ok(Answer::new(200, whole(request, name, number, &version)))
         }
-        Ok(_) | Err(BadLayer::Malformed) => {
-            Err(unfit("arn", &arn, format_args!("{ARN_PATTERN}")).into())
-        }
-        Err(BadLayer::OtherRegion | BadLayer::OtherAccount) => Err(missing().into()),
+        Ok(_) | Err(BadLayer::Malformed) => Err(unfit("arn", &arn, format_args!("{ARN_PATTERN}"))),
+        Err(BadLayer::OtherRegion | BadLayer::OtherAccount) => Err(missing()),
     }
 }
 
 /// `ListLayers`
-pub async fn list(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn list(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let names = api.store.names(Part::Layers);
     let mut items = Vec::new();
@@ -183,7 +180,7 @@ pub async fn list(request: &mut Request<'_>) -> Result<Answer, End> {
 }
 
 /// `ListLayerVersions`: the newest first.
-pub async fn list_versions(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn list_versions(request: &Request<'_>) -> Result<Answer, ApiError> {
     let name = name(request)?;
     let versions = matching(request, &name, usize::MAX)?;
     let key = |number: u32| format!("{:010}", u32::MAX - number);
@@ -221,27 +218,25 @@ fn matching(
 }
 
 /// `DeleteLayerVersion`, which is content if there is none. Functions keep what they have of it.
-pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn delete(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let (name, number) = (name(request)?, number(request)?);
-    let _change = api.change().await?;
-    if find(api, &name, number)?.is_some() {
-        let mut record = read(api, &name)?;
-        if record.policies.remove(&number).is_some() {
-            keep(api, &name, &record).await?;
-        }
-        let (data, part) = (api.store.data().display().to_string(), Part::Layers.directory());
-        let arguments = ["forget", &data, part, &name, &number.to_string()];
-        let forgotten = api.host.helper(&arguments).await;
-        forgotten.map_err(|error| ApiError::service(500, error))?;
-        api.host.has_unused();
+    if find(api, &name, number)?.is_none() {
+        return Ok(Answer::empty());
     }
-    Ok(Answer::empty())
+    let forgotten = Change::forget(api, Part::Layers, &name, Some(&number.to_string()));
+    let forgotten = forgotten.then(|api| api.host.has_unused());
+    let mut record = read(api, &name)?;
+    let change = match record.policies.remove(&number) {
+        Some(_) => keep(api, &name, &record)?.and(forgotten),
+        None => forgotten,
+    };
+    Ok(Answer::empty().once(change))
 }
 
-/// Brings what may change of a layer to the disk.
-pub async fn keep(api: &Rc<Api>, name: &str, record: &LayerRecord) -> Result<(), ApiError> {
-    change::keep(api, Part::Layers, name, record, None::<(u32, &LayerVersionRecord)>).await
+/// Keeps what may change of a layer.
+pub fn keep(api: &Api, name: &str, record: &LayerRecord) -> Result<Change, ApiError> {
+    Change::keep(api, Part::Layers, name, record)
 }
 
 /// A version as lists have it.

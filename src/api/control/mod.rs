@@ -1,8 +1,9 @@
 //! The control plane: functions, versions, aliases, concurrency and all else that Lambda's API
 //! can create, change, list and delete.
 //!
-//! Each operation reads what is kept of its function, answers from it, or makes a changed copy
-//! that is first brought to the disk and then put in force. Only one change is made at a time.
+//! Each operation reads what is kept of its function, and answers from it, or makes a changed copy
+//! of it and says so: that is first brought to the disk and then put in force, and then the answer
+//! is given. Only one change is made at a time.
 
 mod account;
 mod aliases;
@@ -26,6 +27,7 @@ mod versions;
 mod view;
 
 use std::ops::Range;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use serde_json::Value;
@@ -39,6 +41,7 @@ use crate::http::connection::Broken;
 use crate::http::reply::ReplyHead;
 use crate::http::{Connection, Head, Refused};
 use crate::limits::CONTROL_BODY_MAX;
+use change::Change;
 pub use change::{CHANGE_IT, no_built_in, no_folder};
 pub use download::serve as download;
 use fields::Fields;
@@ -49,19 +52,38 @@ use upload::Incoming;
 struct Answer {
     status: u16,
     body: Option<Value>,
+    /// What must have been done before.
+    change: Option<Change>,
 }
 
 impl Answer {
     /// With a body.
     fn new(status: u16, body: Value) -> Answer {
-        Answer { status, body: Some(body) }
+        Answer { status, body: Some(body), change: None }
     }
 
     /// Without one.
     fn empty() -> Answer {
-        Answer { status: 204, body: None }
+        Answer { status: 204, body: None, change: None }
+    }
+
+    /// To be given once this change is made.
+    fn once(self, change: Change) -> Answer {
+        Answer { change: Some(change), ..self }
     }
 }
+
+/// How an operation is performed.
+enum Perform {
+    /// It answers from what is there.
+    Read(fn(&Request<'_>) -> Result<Answer, ApiError>),
+    /// It has the turn to change functions, and says what it changes.
+    Change(fn(&Request<'_>) -> Result<Answer, ApiError>),
+    /// It has more to wait for, and changes by itself what it changes.
+    Wait(for<'r> fn(&'r mut Request<'_>) -> Performed<'r>),
+}
+
+type Performed<'a> = Pin<Box<dyn Future<Output = Result<Answer, End>> + 'a>>;
 
 /// A request of the control plane, whose caller may make it. One with a zip in it is still to be
 /// proven by its body, and what it is about may stand only there.
@@ -98,7 +120,23 @@ pub async fn serve(
         }
     };
     let mut request = Request { api, connection, head, operation, body, claimed };
-    let answer = perform(&mut request).await?;
+    let answer = match performer(request.operation.what) {
+        Perform::Read(read) => {
+            if let Some(name) = function {
+                api.host.know(&name).await;
+            }
+            read(&request)?
+        }
+        Perform::Change(decide) => {
+            let _turn = api.change().await?;
+            let mut answer = decide(&request)?;
+            if let Some(change) = answer.change.take() {
+                change.perform(api).await?;
+            }
+            answer
+        }
+        Perform::Wait(perform) => perform(&mut request).await?,
+    };
     let Request { connection, .. } = request;
     let whole = connection.discard(head).await;
     let reply = ReplyHead::new(answer.status)
@@ -115,70 +153,72 @@ pub async fn serve(
     if whole { Ok(()) } else { Err(End::Closed) }
 }
 
-async fn perform(request: &mut Request<'_>) -> Result<Answer, End> {
-    Ok(match request.operation.what {
-        What::CreateFunction => functions::create(request).await?,
-        What::GetFunction => functions::get(request).await?,
-        What::GetFunctionConfiguration => functions::get_configuration(request).await?,
-        What::ListFunctions => functions::list(request).await?,
-        What::UpdateFunctionCode => functions::update_code(request).await?,
-        What::UpdateFunctionConfiguration => functions::update_configuration(request).await?,
-        What::DeleteFunction => functions::delete(request).await?,
-        What::PublishVersion => versions::publish(request).await?,
-        What::ListVersionsByFunction => versions::list(request).await?,
-        What::CreateAlias => aliases::create(request).await?,
-        What::GetAlias => aliases::get(request).await?,
-        What::UpdateAlias => aliases::update(request).await?,
-        What::DeleteAlias => aliases::delete(request).await?,
-        What::ListAliases => aliases::list(request).await?,
-        What::PutFunctionConcurrency => concurrency::put(request).await?,
-        What::GetFunctionConcurrency => concurrency::get(request).await?,
-        What::DeleteFunctionConcurrency => concurrency::delete(request).await?,
-        What::PutProvisionedConcurrencyConfig => concurrency::put_provisioned(request).await?,
-        What::GetProvisionedConcurrencyConfig => concurrency::get_provisioned(request).await?,
-        What::DeleteProvisionedConcurrencyConfig => {
-            concurrency::delete_provisioned(request).await?
+/// Who performs an operation.
+fn performer(what: What) -> Perform {
+    use Perform::{Change, Read, Wait};
+    match what {
+        What::CreateFunction => Wait(|request| Box::pin(functions::create(request))),
+        What::GetFunction => Read(functions::get),
+        What::GetFunctionConfiguration => Read(functions::get_configuration),
+        What::ListFunctions => Read(functions::list),
+        What::UpdateFunctionCode => Wait(|request| Box::pin(functions::update_code(request))),
+        What::UpdateFunctionConfiguration => {
+            Wait(|request| Box::pin(functions::update_configuration(request)))
         }
-        What::ListProvisionedConcurrencyConfigs => concurrency::list_provisioned(request).await?,
-        What::GetAccountSettings => account::settings(request)?,
-        What::TagResource => tags::tag(request).await?,
-        What::UntagResource => tags::untag(request).await?,
-        What::ListTags => tags::list(request).await?,
-        What::PutFunctionEventInvokeConfig => event_invoke::put(request).await?,
-        What::UpdateFunctionEventInvokeConfig => event_invoke::update(request).await?,
-        What::GetFunctionEventInvokeConfig => event_invoke::get(request).await?,
-        What::DeleteFunctionEventInvokeConfig => event_invoke::delete(request).await?,
-        What::ListFunctionEventInvokeConfigs => event_invoke::list(request).await?,
-        What::CreateFunctionUrlConfig => urls::create(request).await?,
-        What::GetFunctionUrlConfig => urls::get(request).await?,
-        What::UpdateFunctionUrlConfig => urls::update(request).await?,
-        What::DeleteFunctionUrlConfig => urls::delete(request).await?,
-        What::ListFunctionUrlConfigs => urls::list(request).await?,
-        What::PutFunctionRecursionConfig => recursion::put(request).await?,
-        What::GetFunctionRecursionConfig => recursion::get(request).await?,
-        What::CreateEventSourceMapping => sources::create(request).await?,
+        What::DeleteFunction => Change(functions::delete),
+        What::PublishVersion => Change(versions::publish),
+        What::ListVersionsByFunction => Read(versions::list),
+        What::CreateAlias => Change(aliases::create),
+        What::GetAlias => Read(aliases::get),
+        What::UpdateAlias => Change(aliases::update),
+        What::DeleteAlias => Change(aliases::delete),
+        What::ListAliases => Read(aliases::list),
+        What::PutFunctionConcurrency => Change(concurrency::put),
+        What::GetFunctionConcurrency => Read(concurrency::get),
+        What::DeleteFunctionConcurrency => Change(concurrency::delete),
+        What::PutProvisionedConcurrencyConfig => Change(concurrency::put_provisioned),
+        What::GetProvisionedConcurrencyConfig => Read(concurrency::get_provisioned),
+        What::DeleteProvisionedConcurrencyConfig => Change(concurrency::delete_provisioned),
+        What::ListProvisionedConcurrencyConfigs => Read(concurrency::list_provisioned),
+        What::GetAccountSettings => Read(account::settings),
+        What::TagResource => Change(tags::tag),
+        What::UntagResource => Change(tags::untag),
+        What::ListTags => Read(tags::list),
+        What::PutFunctionEventInvokeConfig => Change(event_invoke::put),
+        What::UpdateFunctionEventInvokeConfig => Change(event_invoke::update),
+        What::GetFunctionEventInvokeConfig => Read(event_invoke::get),
+        What::DeleteFunctionEventInvokeConfig => Change(event_invoke::delete),
+        What::ListFunctionEventInvokeConfigs => Read(event_invoke::list),
+        What::CreateFunctionUrlConfig => Change(urls::create),
+        What::GetFunctionUrlConfig => Read(urls::get),
+        What::UpdateFunctionUrlConfig => Change(urls::update),
+        What::DeleteFunctionUrlConfig => Change(urls::delete),
+        What::ListFunctionUrlConfigs => Read(urls::list),
+        What::PutFunctionRecursionConfig => Change(recursion::put),
+        What::GetFunctionRecursionConfig => Read(recursion::get),
+        What::CreateEventSourceMapping => Change(sources::create),
         What::GetEventSourceMapping
         | What::UpdateEventSourceMapping
-        | What::DeleteEventSourceMapping => return Err(sources::missing().into()),
-        What::ListEventSourceMappings => sources::list(request).await?,
-        What::GetFunctionCodeSigningConfig => stubs::get_code_signing(request).await?,
-        What::PutFunctionCodeSigningConfig => stubs::put_code_signing(request).await?,
-        What::DeleteFunctionCodeSigningConfig => stubs::delete_code_signing(request).await?,
-        What::GetRuntimeManagementConfig => stubs::runtime(request)?,
-        What::PutRuntimeManagementConfig => stubs::put_runtime(request).await?,
-        What::AddPermission => policy::add(request).await?,
-        What::RemovePermission => policy::remove(request).await?,
-        What::GetPolicy => policy::get(request).await?,
-        What::PublishLayerVersion => layers::publish(request).await?,
-        What::GetLayerVersion => layers::get(request).await?,
-        What::GetLayerVersionByArn => layers::get_by_arn(request).await?,
-        What::ListLayers => layers::list(request).await?,
-        What::ListLayerVersions => layers::list_versions(request).await?,
-        What::DeleteLayerVersion => layers::delete(request).await?,
-        What::AddLayerVersionPermission => policy::add_to_layer(request).await?,
-        What::GetLayerVersionPolicy => policy::get_of_layer(request).await?,
-        What::RemoveLayerVersionPermission => policy::remove_from_layer(request).await?,
-    })
+        | What::DeleteEventSourceMapping => Read(sources::missing),
+        What::ListEventSourceMappings => Read(sources::list),
+        What::GetFunctionCodeSigningConfig => Read(stubs::get_code_signing),
+        What::PutFunctionCodeSigningConfig => Change(stubs::put_code_signing),
+        What::DeleteFunctionCodeSigningConfig => Change(stubs::delete_code_signing),
+        What::GetRuntimeManagementConfig => Read(stubs::runtime),
+        What::PutRuntimeManagementConfig => Change(stubs::put_runtime),
+        What::AddPermission => Change(policy::add),
+        What::RemovePermission => Change(policy::remove),
+        What::GetPolicy => Read(policy::get),
+        What::PublishLayerVersion => Wait(|request| Box::pin(layers::publish(request))),
+        What::GetLayerVersion => Read(layers::get),
+        What::GetLayerVersionByArn => Read(layers::get_by_arn),
+        What::ListLayers => Read(layers::list),
+        What::ListLayerVersions => Read(layers::list_versions),
+        What::DeleteLayerVersion => Change(layers::delete),
+        What::AddLayerVersionPermission => Change(policy::add_to_layer),
+        What::GetLayerVersionPolicy => Read(policy::get_of_layer),
+        What::RemoveLayerVersionPermission => Change(policy::remove_from_layer),
+    }
 }
 
 /// Reads a body that has no zip in it.

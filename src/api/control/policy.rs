@@ -6,8 +6,8 @@ use super::change::{self, apply, revision};
 use super::fields::{Fields, unfit};
 use super::functions::find;
 use super::{Answer, Named, Request, layers};
+use crate::api::Api;
 use crate::api::error::ApiError;
-use crate::api::{Api, End};
 use crate::function::record::{LATEST, Policy};
 use crate::limits::POLICY_BYTES_MAX;
 
@@ -16,34 +16,32 @@ const OF_FUNCTION: &str = "GetPolicy";
 const OF_LAYER: &str = "GetLayerVersionPolicy";
 
 /// `AddPermission`
-pub async fn add(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn add(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let named = target(request)?;
     if named.qualifier.as_deref() == Some(LATEST) {
         let message = "We currently do not support adding policies for $LATEST.";
-        return Err(ApiError::invalid_parameter(message).into());
+        return Err(ApiError::invalid_parameter(message));
     }
     let fields = request.fields()?;
     let arn = request.home().arn(&named.name, named.qualifier.as_deref()).to_string();
     let statement = of_function(&fields, &arn)?;
     let given = fields.text("RevisionId", 0..=128)?;
-    let _change = api.change().await?;
     let (mut record, version, _) = find(api, &named)?;
     let policy = record.policies.entry(key(&named)).or_default();
     // Who has read no policy has read the function.
     let present = Some(&policy.revision_id).filter(|id| !id.is_empty());
     check(given, present.unwrap_or(&version.revision_id), OF_FUNCTION)?;
     insert(policy, statement.clone(), revision(api))?;
-    apply(api, &named.name, &record).await?;
-    Ok(Answer::new(201, json!({ "Statement": statement.to_string() })))
+    let body = json!({ "Statement": statement.to_string() });
+    Ok(Answer::new(201, body).once(apply(api, &named.name, &record)?))
 }
 
 /// `RemovePermission`
-pub async fn remove(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn remove(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let named = target(request)?;
     let given = request.operation.parameter("RevisionId");
-    let _change = api.change().await?;
     let (mut record, ..) = find(api, &named)?;
     let key = key(&named);
     let policy = record.policies.get_mut(&key).ok_or_else(no_policy)?;
@@ -51,12 +49,11 @@ pub async fn remove(request: &mut Request<'_>) -> Result<Answer, End> {
     if policy.statements.is_empty() {
         record.policies.remove(&key);
     }
-    apply(api, &named.name, &record).await?;
-    Ok(Answer::empty())
+    Ok(Answer::empty().once(apply(api, &named.name, &record)?))
 }
 
 /// `GetPolicy`
-pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn get(request: &Request<'_>) -> Result<Answer, ApiError> {
     let named = target(request)?;
     let (record, ..) = find(request.api, &named)?;
     let missing = || ApiError::not_found("The resource you requested does not exist.");
@@ -65,32 +62,29 @@ pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
 }
 
 /// `AddLayerVersionPermission`
-pub async fn add_to_layer(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn add_to_layer(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let (name, number) = (layers::name(request)?, layers::number(request)?);
     let fields = request.fields()?;
     let given = request.operation.parameter("RevisionId");
     let arn = request.home().layer_arn(&name, Some(&number.to_string()));
     let statement = of_layer(&fields, &arn)?;
-    let _change = api.change().await?;
     known(api, &name, number, &arn)?;
     let mut record = layers::read(api, &name)?;
     let policy = record.policies.entry(number).or_default();
     check(given.as_deref(), &policy.revision_id, OF_LAYER)?;
     let revision = revision(api);
     insert(policy, statement.clone(), revision.clone())?;
-    layers::keep(api, &name, &record).await?;
     let body = json!({ "Statement": statement.to_string(), "RevisionId": revision });
-    Ok(Answer::new(201, body))
+    Ok(Answer::new(201, body).once(layers::keep(api, &name, &record)?))
 }
 
 /// `RemoveLayerVersionPermission`
-pub async fn remove_from_layer(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn remove_from_layer(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let (name, number) = (layers::name(request)?, layers::number(request)?);
     let given = request.operation.parameter("RevisionId");
     let arn = request.home().layer_arn(&name, Some(&number.to_string()));
-    let _change = api.change().await?;
     known(api, &name, number, &arn)?;
     let mut record = layers::read(api, &name)?;
     let policy = record.policies.get_mut(&number).ok_or_else(no_policy)?;
@@ -98,12 +92,11 @@ pub async fn remove_from_layer(request: &mut Request<'_>) -> Result<Answer, End>
     if policy.statements.is_empty() {
         record.policies.remove(&number);
     }
-    layers::keep(api, &name, &record).await?;
-    Ok(Answer::empty())
+    Ok(Answer::empty().once(layers::keep(api, &name, &record)?))
 }
 
 /// `GetLayerVersionPolicy`
-pub async fn get_of_layer(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn get_of_layer(request: &Request<'_>) -> Result<Answer, ApiError> {
     let (name, number) = (layers::name(request)?, layers::number(request)?);
     let arn = request.home().layer_arn(&name, Some(&number.to_string()));
     known(request.api, &name, number, &arn)?;

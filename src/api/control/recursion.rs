@@ -5,26 +5,24 @@ use serde_json::json;
 use super::change::{self, apply};
 use super::concurrency::no_folder_says;
 use super::{Answer, Request};
-use crate::api::End;
+use crate::api::error::ApiError;
 use crate::function::config::RecursiveLoop::{Allow, Terminate};
 
 /// `PutFunctionRecursionConfig`
-pub async fn put(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn put(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let name = request.bare_function()?;
     let fields = request.fields()?;
     let wanted = fields.choice("RecursiveLoop", &[Allow.name(), Terminate.name()])?;
     let wanted = wanted.ok_or_else(|| fields.missing("RecursiveLoop"))?;
-    let _change = api.change().await?;
     let mut record = change::read(api, &name)?;
     no_folder_says(api, &name, "recursive_loop")?;
     record.recursive_loop = Some(wanted.to_owned());
-    apply(api, &name, &record).await?;
-    Ok(Answer::new(200, json!({ "RecursiveLoop": wanted })))
+    Ok(Answer::new(200, json!({ "RecursiveLoop": wanted })).once(apply(api, &name, &record)?))
 }
 
 /// `GetFunctionRecursionConfig`
-pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn get(request: &Request<'_>) -> Result<Answer, ApiError> {
     let name = request.bare_function()?;
     change::read(request.api, &name)?;
     let catalog = request.api.host.catalog.borrow();

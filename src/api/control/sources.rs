@@ -7,7 +7,6 @@ use super::change;
 use super::fields::{Fields, unfit};
 use super::list::page;
 use super::{Answer, Named, Request};
-use crate::api::End;
 use crate::api::error::ApiError;
 use crate::limits::LIST_PAGE_MAX;
 
@@ -16,7 +15,7 @@ const INSTEAD: &str = "let [[trigger]] in its function.toml say what invokes a f
                        mqtt, files or serial";
 
 /// `CreateEventSourceMapping`
-pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn create(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let fields = request.fields()?;
     let given = fields.needed("FunctionName", 1..=256)?;
@@ -24,22 +23,21 @@ pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
     let record = change::read(api, &named.name)?;
     change::version_of(api, &record, &named)?;
     let source = source(&fields)?;
-    Err(ApiError::invalid_parameter(format!("There is no {source} on this server: {INSTEAD}."))
-        .into())
+    Err(ApiError::invalid_parameter(format!("There is no {source} on this server: {INSTEAD}.")))
 }
 
 /// `GetEventSourceMapping`, `UpdateEventSourceMapping` and `DeleteEventSourceMapping`: whichever is
 /// meant is not there.
-pub fn missing() -> ApiError {
-    ApiError::not_found("The resource you requested does not exist.")
+pub fn missing(_: &Request<'_>) -> Result<Answer, ApiError> {
+    Err(ApiError::not_found("The resource you requested does not exist."))
 }
 
 /// `ListEventSourceMappings`
-pub async fn list(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn list(request: &Request<'_>) -> Result<Answer, ApiError> {
     if let Some(arn) = request.operation.parameter("EventSourceArn")
         && service(&arn).is_none()
     {
-        return Err(no_arn("eventSourceArn", &arn).into());
+        return Err(no_arn("eventSourceArn", &arn));
     }
     if let Some(given) = request.operation.parameter("FunctionName") {
         let named = Named::parse(request.home(), &given, None)?;

@@ -4,34 +4,33 @@ use serde_json::json;
 
 use super::change;
 use super::{Answer, Named, Request};
-use crate::api::End;
 use crate::api::error::ApiError;
 
 /// `GetFunctionCodeSigningConfig`: no function has one.
-pub async fn get_code_signing(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn get_code_signing(request: &Request<'_>) -> Result<Answer, ApiError> {
     let name = request.bare_function()?;
     change::read(request.api, &name)?;
     Ok(Answer::new(200, json!({ "FunctionName": name })))
 }
 
 /// `PutFunctionCodeSigningConfig`: there is none that could be named.
-pub async fn put_code_signing(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn put_code_signing(request: &Request<'_>) -> Result<Answer, ApiError> {
     let name = request.bare_function()?;
     let fields = request.fields()?;
     let arn = fields.needed("CodeSigningConfigArn", 0..=200)?;
     change::read(request.api, &name)?;
-    Err(ApiError::no_code_signing(arn).into())
+    Err(ApiError::no_code_signing(arn))
 }
 
 /// `DeleteFunctionCodeSigningConfig`
-pub async fn delete_code_signing(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn delete_code_signing(request: &Request<'_>) -> Result<Answer, ApiError> {
     let name = request.bare_function()?;
     change::read(request.api, &name)?;
     Ok(Answer::empty())
 }
 
 /// `PutRuntimeManagementConfig`
-pub async fn put_runtime(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn put_runtime(request: &Request<'_>) -> Result<Answer, ApiError> {
     let fields = request.fields()?;
     let wanted = fields.choice("UpdateRuntimeOn", &["Auto", "Manual", "FunctionUpdate"])?;
     let wanted = wanted.ok_or_else(|| fields.missing("UpdateRuntimeOn"))?;
@@ -41,14 +40,13 @@ pub async fn put_runtime(request: &mut Request<'_>) -> Result<Answer, End> {
         return Err(ApiError::invalid_parameter(format!(
             "{what} is not supported: runtimes are the interpreters that this server's system has, \
              and are updated with it. Only Auto can be set."
-        ))
-        .into());
+        )));
     }
     Ok(answer)
 }
 
 /// `GetRuntimeManagementConfig`: there is one way only in which runtimes are updated here.
-pub fn runtime(request: &Request<'_>) -> Result<Answer, End> {
+pub fn runtime(request: &Request<'_>) -> Result<Answer, ApiError> {
     let named @ Named { name, qualifier } = &request.function()?;
     let record = change::read(request.api, name)?;
     if let Some(number) = change::version_of(request.api, &record, named)? {

@@ -6,13 +6,14 @@ use std::rc::Rc;
 
 use serde_json::json;
 
-use super::change::{self, apply};
+use super::change::{self, Change, apply};
 use super::fields::unfit;
 use super::{Answer, Named, Request};
 use crate::api::error::ApiError;
-use crate::api::{Api, End, route};
+use crate::api::{Api, route};
 use crate::function::config::{FunctionConfig, Runtime};
 use crate::function::record::{FunctionRecord, TAG_PREFIX};
+use crate::function::store::Part;
 use crate::host::catalog::Source;
 use crate::limits::TAGS_MAX;
 
@@ -41,67 +42,67 @@ pub fn check(tags: &BTreeMap<String, String>) -> Result<(), ApiError> {
 }
 
 /// `TagResource`
-pub async fn tag(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn tag(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let name = function(request)?;
     let fields = request.fields()?;
     let tags = fields.map("Tags")?.ok_or_else(|| fields.missing("Tags"))?;
-    let _change = api.change().await?;
     let mut record = change::read(api, &name)?;
     let before = record.tags.clone();
     record.tags.extend(tags);
     check(&record.tags)?;
-    put(api, &name, &record, &before).await
+    put(api, &name, &record, &before)
 }
 
 /// `UntagResource`
-pub async fn untag(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn untag(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let name = function(request)?;
     let keys = route::parameters(&request.operation.query).filter(|(n, _)| n == "tagKeys");
     let keys: Vec<String> = keys.map(|(_, key)| key).collect();
-    let _change = api.change().await?;
     let mut record = change::read(api, &name)?;
     let before = record.tags.clone();
     record.tags.retain(|tag, _| !keys.contains(tag));
-    put(api, &name, &record, &before).await
+    put(api, &name, &record, &before)
 }
 
 /// `ListTags`
-pub async fn list(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn list(request: &Request<'_>) -> Result<Answer, ApiError> {
     let name = function(request)?;
     let record = change::read(request.api, &name)?;
     Ok(Answer::new(200, json!({ "Tags": record.tags })))
 }
 
 /// Keeps the tags; if those of the server's own have changed, the function is another from here on.
-async fn put(
+fn put(
     api: &Rc<Api>,
     name: &str,
     record: &FunctionRecord,
     before: &BTreeMap<String, String>,
-) -> Result<Answer, End> {
+) -> Result<Answer, ApiError> {
     let own = |tags: &BTreeMap<String, String>| -> Vec<(String, String)> {
         let own = tags.iter().filter(|(name, _)| name.starts_with(TAG_PREFIX));
         own.map(|(name, value)| (name.clone(), value.clone())).collect()
     };
     let source = api.host.catalog.borrow().function(name).map(|function| function.source.clone());
     let latest = record.latest.as_ref().filter(|_| source == Some(Source::Pushed));
-    match latest.filter(|_| own(&record.tags) != own(before)) {
+    let change = match latest.filter(|_| own(&record.tags) != own(before)) {
         Some(latest) => {
             let opt = latest.opt.as_ref().map(|digest| api.store.layers(digest));
             let home = (&*api.store.code(&latest.code.digest), opt);
             let function = api.host.load(name, Source::Pushed, home, Some(record));
             if let Err(issues) = &function.state {
-                return Err(ApiError::invalid_parameter(issues.join("; ")).into());
+                return Err(ApiError::invalid_parameter(issues.join("; ")));
             }
-            change::commit(api, name, record, None).await?;
-            api.host.install(function);
-            api.host.provision(&api.store, name);
+            let of = name.to_owned();
+            Change::keep(api, Part::Functions, name, record)?.then(move |api| {
+                api.host.install(function);
+                api.host.provision(&api.store, &of);
+            })
         }
-        None => apply(api, name, record).await?,
-    }
-    Ok(Answer::empty())
+        None => apply(api, name, record)?,
+    };
+    Ok(Answer::empty().once(change))
 }
 
 /// The function whose ARN the path has.

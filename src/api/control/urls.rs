@@ -7,8 +7,8 @@ use super::concurrency::no_folder_says;
 use super::fields::{Fields, unfit};
 use super::list::page;
 use super::{Answer, Named, Request, view};
+use crate::api::Api;
 use crate::api::error::ApiError;
-use crate::api::{Api, End};
 use crate::function::record::{FunctionRecord, LATEST, UrlRecord, is_alias};
 use crate::function::url::{
     CORS_MAX_AGE_S, CORS_METHODS, Cors, UrlId, is_cors_header, is_cors_origin,
@@ -20,13 +20,12 @@ use crate::limits::{CORS_LIST_MAX, CORS_METHODS_MAX, LIST_PAGE_MAX, URL_LENGTH_M
 const KEY: &str = "[url]";
 
 /// `CreateFunctionUrlConfig`
-pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn create(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let named = function(request)?;
     let fields = request.fields()?;
     let given = Given::read(&fields)?;
     let auth_type = given.auth_type.ok_or_else(|| fields.missing("AuthType"))?;
-    let _change = api.change().await?;
     let mut record = known(api, &named)?;
     check_folder(api, &named)?;
     if find(api, &named, &record)?.is_some() {
@@ -34,8 +33,7 @@ pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
         return Err(ApiError::conflict(format!(
             "Failed to create function url config for [functionArn = {arn}]. Error message:  \
              FunctionUrlConfig exists for this Lambda function"
-        ))
-        .into());
+        )));
     }
     let now = now_ms();
     let url = UrlRecord {
@@ -49,12 +47,11 @@ pub async fn create(request: &mut Request<'_>) -> Result<Answer, End> {
     // It was not modified yet.
     shown.as_object_mut().and_then(|shown| shown.remove("LastModifiedTime"));
     record.urls.insert(key(&named).to_owned(), url);
-    apply(api, &named.name, &record).await?;
-    Ok(Answer::new(201, shown))
+    Ok(Answer::new(201, shown).once(apply(api, &named.name, &record)?))
 }
 
 /// `GetFunctionUrlConfig`
-pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn get(request: &Request<'_>) -> Result<Answer, ApiError> {
     let named = function(request)?;
     let record = known(request.api, &named)?;
     let url = find(request.api, &named, &record)?.ok_or_else(none)?;
@@ -62,12 +59,11 @@ pub async fn get(request: &mut Request<'_>) -> Result<Answer, End> {
 }
 
 /// `UpdateFunctionUrlConfig`
-pub async fn update(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn update(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let named = function(request)?;
     let fields = request.fields()?;
     let given = Given::read(&fields)?;
-    let _change = api.change().await?;
     let mut record = known(api, &named)?;
     check_folder(api, &named)?;
     let before = find(api, &named, &record)?.ok_or_else(none)?;
@@ -80,24 +76,21 @@ pub async fn update(request: &mut Request<'_>) -> Result<Answer, End> {
     };
     let shown = show(request, &named, &url);
     record.urls.insert(key(&named).to_owned(), url);
-    apply(api, &named.name, &record).await?;
-    Ok(Answer::new(200, shown))
+    Ok(Answer::new(200, shown).once(apply(api, &named.name, &record)?))
 }
 
 /// `DeleteFunctionUrlConfig`
-pub async fn delete(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn delete(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let named = function(request)?;
-    let _change = api.change().await?;
     let mut record = known(api, &named)?;
     check_folder(api, &named)?;
     record.urls.remove(key(&named)).ok_or_else(none)?;
-    apply(api, &named.name, &record).await?;
-    Ok(Answer::empty())
+    Ok(Answer::empty().once(apply(api, &named.name, &record)?))
 }
 
 /// `ListFunctionUrlConfigs`
-pub async fn list(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn list(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let named = Named { name: request.bare_function()?, qualifier: None };
     let mut record = known(api, &named)?;

@@ -2,23 +2,24 @@
 
 use std::rc::Rc;
 
-use super::change::{self, check_revision, commit, not_found, now_ms, revision};
+use serde_json::Value;
+
+use super::change::{self, Change, check_revision, not_found, now_ms, revision};
 use super::list::page;
 use super::view::{self, Stage, View, show_latest};
 use super::{Answer, Request};
+use crate::api::Api;
 use crate::api::error::ApiError;
-use crate::api::{Api, End};
 use crate::function::record::{FunctionRecord, LATEST, VersionRecord};
 use crate::function::store::Part;
 use crate::limits::{DESCRIPTION_MAX, LIST_PAGE_MAX};
 
 /// `PublishVersion`
-pub async fn publish(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn publish(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let name = request.bare_function()?;
     change::read(api, &name)?;
     let fields = request.fields()?;
-    let _change = api.change().await?;
     super::configure::check_possible(&fields)?;
     let mut record = change::read(api, &name)?;
     let latest = view::latest(api, &name, &record)?;
@@ -28,20 +29,18 @@ pub async fn publish(request: &mut Request<'_>) -> Result<Answer, End> {
         return Err(ApiError::invalid_parameter(format!(
             "CodeSHA256 ({wanted}) is different from current CodeSHA256 in $LATEST ({present}). \
              Please try again with the CodeSHA256 in $LATEST."
-        ))
-        .into());
+        )));
     }
     let description = fields.text("Description", 0..=DESCRIPTION_MAX)?;
     let new = next(api, &name, &mut record, &latest, description)?;
-    if let Some((number, version)) = &new {
-        commit(api, &name, &record, Some((*number, version))).await?;
-    }
-    let number = match new {
-        Some((number, _)) => number,
+    let Some((number, version)) = new else {
         // Nothing has changed: the last version is what was wanted.
-        None => last(api, &name, &record)?.ok_or_else(|| not_found(api, &name, None))?.0,
+        let (number, version) =
+            last(api, &name, &record)?.ok_or_else(|| not_found(api, &name, None))?;
+        return Ok(Answer::new(201, show(api, &name, number, &version)?));
     };
-    Ok(Answer::new(201, show(api, &name, number)?))
+    let change = Change::publish(api, Part::Functions, &name, &record, (number, &version))?;
+    Ok(Answer::new(201, show(api, &name, number, &version)?).once(change))
 }
 
 /// The next version of a function, which the record counts then; none if it would be the same as
@@ -94,14 +93,13 @@ pub fn numbers(api: &Api, name: &str, record: &FunctionRecord) -> Result<Vec<u32
     numbers.map_err(|error| change::disk(name, &error))
 }
 
-fn show(api: &Api, name: &str, number: u32) -> Result<serde_json::Value, ApiError> {
+fn show(api: &Api, name: &str, number: u32, record: &VersionRecord) -> Result<Value, ApiError> {
     let label = number.to_string();
-    let record = &change::read_version(api, name, number)?;
     View { name, qualifier: Some(&label), label: &label, record, stage: Stage::Active }.show(api)
 }
 
 /// `ListVersionsByFunction`
-pub async fn list(request: &mut Request<'_>) -> Result<Answer, End> {
+pub fn list(request: &Request<'_>) -> Result<Answer, ApiError> {
     let api = request.api;
     let name = request.bare_function()?;
     let record = change::read(api, &name)?;
@@ -111,7 +109,7 @@ pub async fn list(request: &mut Request<'_>) -> Result<Answer, End> {
     let items = std::iter::once((String::new(), None)).chain(keyed);
     let page = page(request, items, LIST_PAGE_MAX)?.map(|number| match number {
         None => show_latest(api, &name, Some(LATEST), &latest),
-        Some(number) => show(api, &name, number),
+        Some(number) => show(api, &name, number, &change::read_version(api, &name, number)?),
     });
     Ok(Answer::new(200, page.transpose()?.into_value("Versions")))
 }
