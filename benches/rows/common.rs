@@ -1,7 +1,10 @@
 //! What the measurements share: where things are, how much of everything to do, and README.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use rustix::fs::Advice;
 
 /// Where things are, and how much of everything to do.
 pub struct Bench {
@@ -21,6 +24,7 @@ impl Bench {
         let [fixed, out, mode] = arguments.as_slice() else { return None };
         let absolute = |path: &str| std::fs::canonicalize(path).unwrap();
         let (fixed, out, small) = (absolute(fixed), absolute(out), mode == "small");
+        as_after_boot(&fixed);
         Some((Bench { fixed, out, small }, mode.clone()))
     }
 
@@ -32,6 +36,15 @@ impl Bench {
     pub fn tool(&self, name: &str) -> PathBuf {
         self.out.join(name)
     }
+}
+
+/// Has a program read from the disk anew. What was just written stands in the page cache in large
+/// pieces, and new kernels map a piece whole where one page of it is used; what was read as programs
+/// are, after a boot, stands there in small ones.
+fn as_after_boot(program: &Path) {
+    let file = File::open(program).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
 }
 
 /// The project's directory.

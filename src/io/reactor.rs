@@ -141,33 +141,39 @@ impl Reactor {
 
     /// Waits for events (not at all if `busy`) and wakes whom they concern.
     fn wait(&self, busy: bool) -> io::Result<()> {
-        let timeout = if busy { Some(0) } else { self.timeout_ms() };
+        let mut timeout_ms = if busy { Some(0) } else { self.timeout_ms() };
         let rest = self.rest.borrow();
-        let rest = rest
-            .as_ref()
-            .filter(|rest| !self.resting.get() && timeout.is_none_or(|ms| ms > rest.quiet_ms));
-        let timeout = rest.map(|rest| rest.quiet_ms).or(timeout);
-        let timeout = timeout.map(|ms| Timespec {
+        let quiet = |rest: &&Rest| timeout_ms.is_none_or(|ms| ms > rest.quiet_ms);
+        if let Some(rest) = rest.as_ref().filter(quiet).filter(|_| !self.resting.get()) {
+            if self.look(Some(rest.quiet_ms))? {
+                return Ok(());
+            }
+            timeout_ms = timeout_ms.map(|ms| ms - rest.quiet_ms);
+            self.resting.set(true);
+            (rest.what)();
+            // Nothing else runs before all is quiet again, and so nothing else is in memory.
+        }
+        self.look(timeout_ms).map(drop)
+    }
+
+    /// Waits for events for so long, and wakes whom they concern. False if there were none.
+    fn look(&self, timeout_ms: Option<u64>) -> io::Result<bool> {
+        let timeout = timeout_ms.map(|ms| Timespec {
             tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
             tv_nsec: i64::try_from(ms % 1000).expect("below 1000") * 1_000_000,
         });
         let mut space = [MaybeUninit::<epoll::Event>::uninit(); BATCH];
         let events = match epoll::wait(&self.epoll, &mut space, timeout.as_ref()) {
             Ok((events, _)) => events,
-            Err(Errno::INTR) => return Ok(()),
+            Err(Errno::INTR) => return Ok(true),
             Err(error) => return Err(error.into()),
         };
-        if let Some(rest) = rest.filter(|_| events.is_empty()) {
-            (rest.what)();
-            self.resting.set(true);
-            return Ok(());
-        }
         self.resting.set(false);
-        for event in events {
+        for event in &*events {
             self.deliver(event.data.u64(), event.flags);
         }
         self.ring();
-        Ok(())
+        Ok(!events.is_empty())
     }
 
     /// Milliseconds to the nearest timer, rounded up so that it has passed when they are over.
@@ -448,32 +454,4 @@ impl<T: AsFd> Drop for Io<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-    use std::os::unix::net::UnixStream;
-
-    use super::*;
-
-    #[test]
-    fn who_gives_way_lets_descriptors_be_looked_at() {
-        let reactor = Reactor::new().expect("a reactor");
-        let (mut here, there) = UnixStream::pair().expect("a pair");
-        there.set_nonblocking(true).expect("set");
-        let io = Io::new(&reactor, there).expect("registered");
-        here.write_all(b"x").expect("written");
-        let turns = Cell::new(0);
-        let executor = LocalExecutor::new();
-        let read = async {
-            io.ready(Interest::Read).await;
-            turns.get()
-        };
-        let busy = async {
-            loop {
-                turns.set(turns.get() + 1);
-                reactor.give_way().await;
-            }
-        };
-        let seen = reactor.run(&executor, smol::future::or(read, busy)).expect("it runs");
-        assert!(seen <= 2, "seen after {seen} turns");
-    }
-}
+mod tests;

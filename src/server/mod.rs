@@ -291,11 +291,12 @@ impl Server {
         let buffers = Rc::clone(&self.host.buffers);
         self.host.reactor.when_quiet(QUIET_MS, move || {
             buffers.give_back();
-            text.give_back();
             // Workers inherit our peak as theirs; a large payload must not count for ever.
             if let Err(error) = std::fs::write("/proc/self/clear_refs", "5") {
                 log::debug!("reset the peak of memory: {error}");
             }
+            // What runs after this is in memory again.
+            text.give_back();
         });
     }
 

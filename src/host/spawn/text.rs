@@ -4,6 +4,8 @@ use std::cell::OnceCell;
 use std::io::{BufRead, BufReader};
 use std::ptr;
 
+use rustix::mm::{Advice, madvise};
+
 /// The program that this process runs and the libraries that it uses, as far as they are mapped
 /// and stand in their files unchanged.
 #[derive(Default)]
@@ -20,10 +22,10 @@ impl Text {
             // no page was changed: the next use of a page reads the same bytes again.
             let result = unsafe {
                 let start = ptr::with_exposed_provenance_mut(*start);
-                libc::madvise(start, end - start.addr(), libc::MADV_DONTNEED)
+                madvise(start, end - start.addr(), Advice::LinuxDontNeed)
             };
-            if result != 0 {
-                log::debug!("give back the program's memory: {}", std::io::Error::last_os_error());
+            if let Err(error) = result {
+                log::debug!("give back the program's memory: {error}");
             }
         }
     }

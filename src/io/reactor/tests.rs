@@ -1,0 +1,50 @@
+//! The reactor with real descriptors and a real clock.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+
+use super::*;
+
+#[test]
+fn who_gives_way_lets_descriptors_be_looked_at() {
+    let reactor = Reactor::new().expect("a reactor");
+    let (mut here, there) = UnixStream::pair().expect("a pair");
+    there.set_nonblocking(true).expect("set");
+    let io = Io::new(&reactor, there).expect("registered");
+    here.write_all(b"x").expect("written");
+    let turns = Cell::new(0);
+    let executor = LocalExecutor::new();
+    let read = async {
+        io.ready(Interest::Read).await;
+        turns.get()
+    };
+    let busy = async {
+        loop {
+            turns.set(turns.get() + 1);
+            reactor.give_way().await;
+        }
+    };
+    let seen = reactor.run(&executor, smol::future::or(read, busy)).expect("it runs");
+    assert!(seen <= 2, "seen after {seen} turns");
+}
+
+#[test]
+fn a_rest_comes_once_in_a_quiet_and_no_timer_early() {
+    let reactor = Reactor::new().expect("a reactor");
+    let rests = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&rests);
+    reactor.when_quiet(20, move || counted.set(counted.get() + 1));
+    let executor = LocalExecutor::new();
+    let waits = async {
+        let begin = reactor.now();
+        reactor.sleep_ms(15).await;
+        let short = rests.get();
+        reactor.sleep_ms(300).await;
+        let long = rests.get();
+        let woken = reactor.now();
+        reactor.sleep_ms(300).await;
+        assert!(woken >= begin.after_ms(315), "{} us", woken.micros_since(begin));
+        [short, long, rests.get()]
+    };
+    assert_eq!(reactor.run(&executor, waits).expect("it runs"), [0, 1, 2]);
+}
