@@ -9,8 +9,7 @@ mod configuration;
 mod grant;
 mod layer;
 
-use std::collections::BTreeMap;
-
+use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 
 pub use alias::{AliasRecord, Route, is_alias};
@@ -33,26 +32,26 @@ pub struct FunctionRecord {
     /// The number of the next published version: numbers are never used twice.
     pub next_version: u32,
     /// By name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub aliases: BTreeMap<String, AliasRecord>,
+    #[serde(default, skip_serializing_if = "LiteMap::is_empty")]
+    pub aliases: LiteMap<String, AliasRecord>,
     /// Guarantee and ceiling of workers over all versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved_concurrency: Option<u16>,
     /// Workers kept ready, by version or alias.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub provisioned_concurrency: BTreeMap<String, Provisioned>,
+    #[serde(default, skip_serializing_if = "LiteMap::is_empty")]
+    pub provisioned_concurrency: LiteMap<String, Provisioned>,
     /// Asynchronous invocation, by version or alias.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub event_invoke: BTreeMap<String, EventInvoke>,
+    #[serde(default, skip_serializing_if = "LiteMap::is_empty")]
+    pub event_invoke: LiteMap<String, EventInvoke>,
     /// Function URLs, by alias; that of the function itself stands under `$LATEST`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub urls: BTreeMap<String, UrlRecord>,
+    #[serde(default, skip_serializing_if = "LiteMap::is_empty")]
+    pub urls: LiteMap<String, UrlRecord>,
     /// Who else may invoke, by version or alias.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub policies: BTreeMap<String, Policy>,
+    #[serde(default, skip_serializing_if = "LiteMap::is_empty")]
+    pub policies: LiteMap<String, Policy>,
     /// Names and values of the user's own.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tags: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "LiteMap::is_empty")]
+    pub tags: LiteMap<String, String>,
     /// `Allow`, if invocations that go round in circles are not stopped, or `Terminate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recursive_loop: Option<String>,
@@ -63,13 +62,13 @@ impl Default for FunctionRecord {
         FunctionRecord {
             latest: None,
             next_version: 1,
-            aliases: BTreeMap::new(),
+            aliases: LiteMap::new(),
             reserved_concurrency: None,
-            provisioned_concurrency: BTreeMap::new(),
-            event_invoke: BTreeMap::new(),
-            urls: BTreeMap::new(),
-            policies: BTreeMap::new(),
-            tags: BTreeMap::new(),
+            provisioned_concurrency: LiteMap::new(),
+            event_invoke: LiteMap::new(),
+            urls: LiteMap::new(),
+            policies: LiteMap::new(),
+            tags: LiteMap::new(),
             recursive_loop: None,
         }
     }

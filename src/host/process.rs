@@ -7,13 +7,13 @@
 //! The server must not start children by any other way than this: the sweep takes them all.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use litemap::LiteMap;
 use rustix::process::{Pid, Signal as Sent};
 
 use super::spawn::{self, Exit, Launch, NotStarted, Seat, Spawner, Started, Step};
@@ -50,7 +50,7 @@ pub struct Processes {
     /// SIGCHLD, if that is how exits become known.
     signals: Option<Signals>,
     spawner: RefCell<Spawner>,
-    live: RefCell<BTreeMap<i32, Rc<Life>>>,
+    live: RefCell<LiteMap<i32, Rc<Life>>>,
     /// Processes that others make for us and that are not here yet.
     expected: Cell<u32>,
     /// Ends of children that we did not know; while some are expected, it may have been theirs.

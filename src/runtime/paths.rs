@@ -3,13 +3,13 @@
 //!
 //! Workers of hob's own kinds, `exec` and `native`, always have the real places: they cost nothing.
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
+use litemap::LiteMap;
 use rustix::fs::StatVfsMountFlags;
 
 use crate::board::memory_kib;
@@ -202,7 +202,7 @@ pub fn prefix(program: &Path) -> PathBuf {
 /// Paths that a worker sees as the machine has them, and whether it may write there.
 #[derive(Default)]
 struct Kept {
-    paths: BTreeMap<PathBuf, bool>,
+    paths: LiteMap<PathBuf, bool>,
 }
 
 impl Kept {
@@ -226,7 +226,7 @@ impl Kept {
             // All of it stays.
             return Vec::new();
         }
-        let mut inside: BTreeMap<PathBuf, (&Path, bool)> = BTreeMap::new();
+        let mut inside: LiteMap<PathBuf, (&Path, bool)> = LiteMap::new();
         for (path, writable) in &self.paths {
             let relative = path.strip_prefix(TMP).or_else(|_| path.strip_prefix(&real));
             let Ok(relative) = relative else { continue };

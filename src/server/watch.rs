@@ -1,6 +1,5 @@
 //! Watching function folders: which functions may have changed.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::mem::MaybeUninit;
@@ -9,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use litemap::LiteMap;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
@@ -22,7 +22,7 @@ pub struct Watch {
     inotify: Io<OwnedFd>,
     root: PathBuf,
     /// What each watch is for: one directory may be watched for several functions.
-    watches: BTreeMap<i32, Vec<For>>,
+    watches: LiteMap<i32, Vec<For>>,
     full: bool,
 }
 
@@ -52,7 +52,7 @@ impl Watch {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let inotify = Io::new(reactor, inotify)?;
         let mut watch =
-            Watch { inotify, root: root.to_owned(), watches: BTreeMap::new(), full: false };
+            Watch { inotify, root: root.to_owned(), watches: LiteMap::new(), full: false };
         watch.add(root, For::Functions)?;
         Ok(watch)
     }
@@ -181,7 +181,7 @@ impl Watch {
 }
 
 fn note(
-    watches: &mut BTreeMap<i32, Vec<For>>,
+    watches: &mut LiteMap<i32, Vec<For>>,
     changes: &mut Changes,
     watch: i32,
     events: ReadFlags,

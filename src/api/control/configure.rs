@@ -1,14 +1,13 @@
 //! What a caller says about how code is run, checked as Lambda checks it; and what a board cannot
 //! do, refused in so many words.
 
-use std::collections::BTreeMap;
-
 use super::fields::Fields;
 use crate::api::error::ApiError;
 use crate::function::config::{ENVIRONMENT_MAX, RESERVED_NAMES, RUNTIMES, Runtime};
 use crate::function::elf;
 use crate::function::name::Home;
 use crate::function::record::{Configuration, Environment, LoggingConfig, Target};
+use litemap::LiteMap;
 
 /// Members that Lambda's API has, and why a board refuses them.
 const IMPOSSIBLE: [(&str, &str); 11] = [
@@ -164,7 +163,7 @@ pub fn architecture(fields: &Fields) -> Result<String, ApiError> {
     }
 }
 
-fn variables(environment: &Fields) -> Result<BTreeMap<String, String>, ApiError> {
+fn variables(environment: &Fields) -> Result<LiteMap<String, String>, ApiError> {
     const WHY: &str = "Lambda was unable to configure your environment variables because the \
                        environment variables you have provided";
     let variables = environment.map("Variables")?.unwrap_or_default();
@@ -254,7 +253,10 @@ mod tests {
         let change = fields(r#"{"Timeout":9,"Environment":{"Variables":{"AB":"1"}}}"#);
         let changed = apply(&change, &home(), "f", Some(&made)).expect("valid");
         assert_eq!((changed.timeout, changed.handler.as_str()), (9, "a.b"));
-        assert_eq!(changed.environment.expect("set").variables["AB"], "1");
+        assert_eq!(
+            changed.environment.expect("set").variables.get("AB").map(String::as_str),
+            Some("1")
+        );
         let json = fields(r#"{"LoggingConfig":{"LogFormat":"JSON"}}"#);
         let logging = apply(&json, &home(), "f", Some(&made)).expect("valid").logging_config;
         assert_eq!(logging.application_log_level.as_deref(), Some("INFO"));

@@ -1,7 +1,6 @@
 //! A version's configuration as the API has it, and what the host makes of it.
 
-use std::collections::BTreeMap;
-
+use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 
 use crate::function::config::{FunctionConfig, Log, Runtime};
@@ -44,7 +43,7 @@ pub struct Configuration {
 #[serde(rename_all = "PascalCase")]
 pub struct Environment {
     /// Names and values.
-    pub variables: BTreeMap<String, String>,
+    pub variables: LiteMap<String, String>,
 }
 
 /// A layer version in a function's list.
@@ -126,7 +125,7 @@ impl Configuration {
     }
 
     /// What runs: this, and what the function's tags say.
-    pub fn to_config(&self, tags: &BTreeMap<String, String>) -> Result<FunctionConfig, String> {
+    pub fn to_config(&self, tags: &LiteMap<String, String>) -> Result<FunctionConfig, String> {
         let runtime = Runtime::parse(&self.runtime)
             .ok_or_else(|| format!("runtime {} is not one of this board", self.runtime))?;
         let mut config = FunctionConfig::new(runtime, &self.handler);

@@ -1,7 +1,6 @@
 //! What policies allow, as it is looked up for every call that nothing else allows.
 
-use std::collections::BTreeMap;
-
+use litemap::LiteMap;
 use serde_json::Value;
 
 use super::{LATEST, Policy};
@@ -35,7 +34,7 @@ pub struct Wish<'a> {
 
 impl Grant {
     /// Those of a function. Statements about services and other accounts are for AWS to use.
-    pub fn of_policies(policies: &BTreeMap<String, Policy>) -> Vec<Grant> {
+    pub fn of_policies(policies: &LiteMap<String, Policy>) -> Vec<Grant> {
         let all = policies.iter().flat_map(|(of, policy)| {
             policy.statements.iter().filter_map(|statement| Grant::read(of, statement))
         });
@@ -91,7 +90,7 @@ mod tests {
                 "Condition": {"ArnLike": {"AWS:SourceArn": "arn:aws:s3:::b"}}}),
         ];
         let policy = Policy { statements, revision_id: "r".into() };
-        let all = BTreeMap::from([(LATEST.to_owned(), policy)]);
+        let all = LiteMap::from_iter([(LATEST.to_owned(), policy)]);
         let grants = Grant::of_policies(&all);
         assert_eq!(grants.len(), 2, "what only AWS can show is left out");
         let (invoke, url) = ("lambda:InvokeFunction", "lambda:InvokeFunctionUrl");

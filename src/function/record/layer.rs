@@ -1,7 +1,6 @@
 //! Layers: what is kept of one, and of each of its versions.
 
-use std::collections::BTreeMap;
-
+use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 
 use super::{CodeRecord, Policy};
@@ -13,13 +12,13 @@ pub struct LayerRecord {
     /// The number of the next version: numbers are never used twice.
     pub next_version: u32,
     /// Who else may use a version, by its number.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub policies: BTreeMap<u32, Policy>,
+    #[serde(default, skip_serializing_if = "LiteMap::is_empty")]
+    pub policies: LiteMap<u32, Policy>,
 }
 
 impl Default for LayerRecord {
     fn default() -> LayerRecord {
-        LayerRecord { next_version: 1, policies: BTreeMap::new() }
+        LayerRecord { next_version: 1, policies: LiteMap::new() }
     }
 }
 
@@ -52,7 +51,7 @@ mod tests {
     #[test]
     fn records_read_back_with_their_numbers() {
         let policy = Policy { statements: Vec::new(), revision_id: "r".into() };
-        let record = LayerRecord { next_version: 3, policies: [(2, policy)].into() };
+        let record = LayerRecord { next_version: 3, policies: LiteMap::from_iter([(2, policy)]) };
         let text = serde_json::to_string(&record).expect("JSON");
         assert!(text.starts_with(r#"{"NextVersion":3,"Policies":{"2":{"#), "{text}");
         assert_eq!(serde_json::from_str::<LayerRecord>(&text).expect("read"), record);
