@@ -2,7 +2,6 @@
 
 use crate::function::name::BadName;
 use crate::host::invocation::RequestId;
-use crate::http::reply::ReplyHead;
 use crate::http::{Closed, Connection, Head, Method};
 use crate::pool::Refusal;
 
@@ -249,7 +248,8 @@ impl ApiError {
         keeps: bool,
     ) -> Result<(), Closed> {
         let body = self.json();
-        let mut head = ReplyHead::new(self.status)
+        let mut head = connection
+            .reply(self.status)
             .field("Content-Type", "application/json")
             .field("x-amzn-RequestId", id)
             .field("x-amzn-ErrorType", self.name);

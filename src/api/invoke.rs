@@ -18,7 +18,6 @@ use crate::host::invocation::{Call, Payload, Settled};
 use crate::host::{Claim, Host};
 use crate::http::connection::Broken;
 use crate::http::head::fields;
-use crate::http::reply::ReplyHead;
 use crate::http::{Connection, Head, Refused};
 use crate::io::reactor::Interest;
 use crate::limits::{CLIENT_CONTEXT_MAX, HALF_CLOSE_MS, TRACE_MAX};
@@ -123,7 +122,8 @@ pub async fn read<'a>(
         return Err(no_event(pieces).into());
     }
     if wishes.dry_run {
-        let reply = ReplyHead::new(204)
+        let reply = connection
+            .reply(204)
             .field("x-amzn-RequestId", host.request_id())
             .connection(head, head.keep_alive)
             .bare();
@@ -328,7 +328,8 @@ async fn answer(
         (_, Some(error)) => error.as_bytes(),
         (None, None) => b"",
     };
-    let mut reply = ReplyHead::new(200)
+    let mut reply = connection
+        .reply(200)
         .field("Content-Type", "application/json")
         .field("x-amzn-RequestId", settled.request)
         .field("X-Amzn-Trace-Id", &settled.trace)

@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use super::error::ApiError;
 use super::{Api, End};
-use crate::http::reply::ReplyHead;
 use crate::http::{Connection, Head};
 use crate::io::reactor::Interest;
 use crate::limits::LOG_SEND;
@@ -30,7 +29,8 @@ pub async fn serve(
     }
     connection.body(head, 0).await?;
     connection.asked();
-    let reply = ReplyHead::new(200)
+    let reply = connection
+        .reply(200)
         .field("Content-Type", "text/plain; charset=utf-8")
         .connection(head, head.keep_alive)
         .chunked();

@@ -23,7 +23,6 @@ use crate::function::store::Store;
 use crate::function::url::UrlAuth;
 use crate::host::Host;
 use crate::http::connection::Broken;
-use crate::http::reply::ReplyHead;
 use crate::http::{Closed, Connection, Head, Refused};
 use crate::limits::PAYLOAD_MAX;
 use smol::lock::MutexGuard;
@@ -223,7 +222,8 @@ pub async fn reply(
     body: &[u8],
 ) -> Result<(), End> {
     let whole = connection.discard(head).await;
-    let reply = ReplyHead::new(status)
+    let reply = connection
+        .reply(status)
         .field("Content-Type", content_type)
         .connection(head, whole && head.keep_alive)
         .body(body.len());

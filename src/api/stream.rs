@@ -14,7 +14,6 @@ use super::{Api, End};
 use crate::host::invocation::Settled;
 use crate::host::{Claim, Host};
 use crate::http::connection::ReplyPieces;
-use crate::http::reply::ReplyHead;
 use crate::http::{Closed, Connection, Head};
 use crate::io::Buffer;
 use crate::pool::Outcome;
@@ -34,7 +33,8 @@ pub async fn serve(
         First::Piece(_) => claim.names(),
         First::End(settled) => (settled.request, settled.trace.clone()),
     };
-    let reply = ReplyHead::new(200)
+    let reply = connection
+        .reply(200)
         .field("Content-Type", "application/vnd.amazon.eventstream")
         .field("x-amzn-RequestId", request)
         .field("X-Amzn-Trace-Id", &trace)

@@ -24,8 +24,7 @@ use crate::function::url::{InvokeMode, Url, UrlAuth};
 use crate::host::Host;
 use crate::host::invocation::{Call, Payload, RequestId, Settled};
 use crate::http::connection::Broken;
-use crate::http::head::{field, fields};
-use crate::http::reply::ReplyHead;
+use crate::http::head::{field, fields, values};
 use crate::http::{Connection, Head, Method, Refused};
 use crate::io::clock::{CivilTime, Clock};
 use crate::pool::Outcome;
@@ -64,7 +63,8 @@ pub async fn serve(
 /// Answers a preflight request.
 async fn told(api: &Api, connection: &mut Connection, head: &Head, lines: &str) -> Result<(), End> {
     let whole = connection.discard(head).await;
-    let reply = ReplyHead::new(200)
+    let reply = connection
+        .reply(200)
         .field("x-amzn-RequestId", api.host.request_id())
         .connection(head, whole && head.keep_alive)
         .lines(lines)
@@ -232,9 +232,8 @@ impl Request<'_> {
     }
 
     fn write_cookies(&self, event: &mut Writer) {
-        let mut cookies = fields(self.bytes)
-            .filter(|(name, _)| name.eq_ignore_ascii_case("cookie"))
-            .flat_map(|(_, value)| value.split(|b| *b == b';'))
+        let mut cookies = values(self.bytes, "cookie")
+            .flat_map(|value| value.split(|b| *b == b';'))
             .map(|cookie| String::from_utf8_lossy(cookie.trim_ascii()).into_owned())
             .filter(|cookie| !cookie.is_empty())
             .peekable();
@@ -443,7 +442,8 @@ async fn send(
     fields: &str,
     body: &[u8],
 ) -> Result<(), End> {
-    let head = ReplyHead::new(status)
+    let head = connection
+        .reply(status)
         .field("x-amzn-RequestId", id)
         .connection(request, request.keep_alive)
         .lines(fields);

@@ -78,6 +78,8 @@ pub struct Host {
     pub facts: Facts,
     /// Where the header of a message to a worker is put together.
     pub header: RefCell<Box<[u8]>>,
+    /// And the texts in it.
+    pub texts: RefCell<String>,
     /// The log of all functions.
     pub logs: Logs,
     /// Limits that hold where a function says nothing.
@@ -141,6 +143,7 @@ impl Host {
             buffers: Rc::clone(buffers),
             facts: setup.facts,
             header: RefCell::new(vec![0; crate::wire::HEADER_MAX].into_boxed_slice()),
+            texts: RefCell::default(),
             logs: Logs::default(),
             defaults: Cell::new(setup.defaults),
             catalog: RefCell::default(),

@@ -415,13 +415,20 @@ impl Connection {
         Ok(buffer)
     }
 
+    /// The head of a reply.
+    pub fn reply<'a>(&self, status: u16) -> ReplyHead<'a> {
+        ReplyHead::new(self.peers.head.take(), status)
+    }
+
     /// Sends a reply: at once as far as the client takes it, the rest as it goes.
     pub fn send<'a>(
         &'a self,
         head: ReplyHead<'_>,
         body: &'a [u8],
     ) -> impl Future<Output = Result<(), Closed>> + use<'a> {
-        self.send_parts(&head.parts(), body)
+        let sent = self.send_parts(&head.parts(), body);
+        self.peers.head.set(head.into_space());
+        sent
     }
 
     /// Sends a part of a reply.

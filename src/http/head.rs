@@ -206,14 +206,7 @@ impl Framing {
 
 /// The fields of a head (or of trailers) that was parsed before, in order.
 pub fn fields(head: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
-    let mut rest = head;
-    let lines = std::iter::from_fn(move || {
-        let end = memchr(b'\n', rest).unwrap_or(rest.len());
-        let line = (!rest.is_empty()).then(|| &rest[..end]);
-        rest = rest.get(end + 1..).unwrap_or_default();
-        line
-    });
-    lines.filter_map(|line| {
+    lines(head).filter_map(|line| {
         let colon = memchr(b':', line)?;
         let name = std::str::from_utf8(&line[..colon]).ok()?;
         // The request line has a space before any colon; a field name never has one.
@@ -221,9 +214,30 @@ pub fn fields(head: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
     })
 }
 
+/// The values of the fields `name` (any case), in order.
+pub fn values<'a>(head: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    // Nothing but the request line begins like that.
+    let head = if name.contains(' ') { b"" } else { head };
+    lines(head).filter_map(move |line| {
+        let (first, rest) = line.split_at_checked(name.len())?;
+        let value = rest.strip_prefix(b":")?;
+        first.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+    })
+}
+
 /// The value of the field `name` (any case), the first if it comes several times.
 pub fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    fields(head).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    values(head, name).next()
+}
+
+fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = head;
+    std::iter::from_fn(move || {
+        let end = memchr(b'\n', rest).unwrap_or(rest.len());
+        let line = (!rest.is_empty()).then(|| &rest[..end]);
+        rest = rest.get(end + 1..).unwrap_or_default();
+        line
+    })
 }
 
 #[cfg(test)]
@@ -299,6 +313,9 @@ mod tests {
         assert_eq!(field(text, "x-amz-log-type"), Some(&b"Tail"[..]));
         assert_eq!(field(text, "host"), Some(&b"x:1"[..]));
         assert_eq!(field(text, "empty"), Some(&b""[..]));
+        assert_eq!(field(text, "GET /a"), None);
         assert_eq!(fields(text).count(), 3);
+        let twice = b"A: 1\nAB: 2\na:3\n";
+        assert_eq!(values(twice, "a").collect::<Vec<_>>(), [b"1", b"3"]);
     }
 }

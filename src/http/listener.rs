@@ -38,6 +38,8 @@ pub struct Limits {
 pub struct Peers {
     pub(super) buffers: Rc<Buffers>,
     pub(super) limits: Limits,
+    /// Where heads of replies are written, one after the other.
+    pub(super) head: Cell<Vec<u8>>,
     pub(super) reactor: Rc<Reactor>,
     pub(super) peers: RefCell<Vec<Option<Rc<Peer>>>>,
     unused: RefCell<Vec<u32>>,
@@ -58,6 +60,7 @@ impl Peers {
         Rc::new(Peers {
             buffers: Rc::clone(buffers),
             limits,
+            head: Cell::default(),
             reactor: Rc::clone(reactor),
             peers: RefCell::default(),
             unused: RefCell::default(),
@@ -231,7 +234,7 @@ fn end(peer: &Peer) {
 /// Tells a client that there is no room, and stays until it has read that.
 async fn turn_away(io: Io<OwnedFd>) {
     let told = {
-        let head = ReplyHead::new(503).field("Retry-After", 1).closing().body(0);
+        let head = ReplyHead::new(Vec::new(), 503).field("Retry-After", 1).closing().body(0);
         io.try_write(&head.parts().map(IoSlice::new))
     };
     if told.is_err() || rustix::net::shutdown(io.get(), Shutdown::Write).is_err() {

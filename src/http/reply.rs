@@ -1,7 +1,7 @@
-//! Reply heads, written into a fixed space on the stack.
+//! Reply heads, written into a space that all connections share.
 //!
 //! A head is moved into [`Connection::send`](super::Connection::send), which is done with it
-//! before it waits: no task holds this space while its client is slow.
+//! before it waits: no task holds this space while its client is slow, and the next head has it.
 
 use std::io::Write;
 
@@ -10,32 +10,28 @@ use crate::io::Clock;
 use crate::io::clock::CivilTime;
 use crate::limits::{BODY_BYTES_PER_S_MIN, CLOCK_SET_S};
 
-/// Room for a head's own text.
-const SPACE: usize = 2048;
-
 /// Parts that a head is sent in: the long text with what is around it.
 pub const PARTS: usize = 5;
 
-/// A reply head under construction. What does not fit is a bug of ours, not of the peer's: what
-/// may be of any length goes beside the space.
+/// A reply head under construction. What may be of any length stands beside its own text.
 pub struct ReplyHead<'a> {
-    space: [u8; SPACE],
-    length: usize,
-    /// What stands beside the space, ...
+    text: Vec<u8>,
+    /// What stands beside the text, ...
     long: [&'a str; 3],
     /// ... and where in it its place is.
     long_at: usize,
 }
 
 impl<'a> ReplyHead<'a> {
-    /// A head with its status line and its date.
-    pub fn new(status: u16) -> ReplyHead<'a> {
-        ReplyHead::at(status, Clock::unix_ms())
+    /// A head with its status line and its date, in this space.
+    pub(super) fn new(space: Vec<u8>, status: u16) -> ReplyHead<'a> {
+        ReplyHead::at(space, status, Clock::unix_ms())
     }
 
     /// Clients set their clocks by the date, so a clock that was not set is not told.
-    pub(super) fn at(status: u16, unix_ms: u64) -> ReplyHead<'a> {
-        let mut head = ReplyHead { space: [0; SPACE], length: 0, long: [""; 3], long_at: 0 };
+    pub(super) fn at(mut space: Vec<u8>, status: u16, unix_ms: u64) -> ReplyHead<'a> {
+        space.clear();
+        let mut head = ReplyHead { text: space, long: [""; 3], long_at: 0 };
         head.put(format_args!("HTTP/1.1 {status} {}\r\n", reason(status)));
         if unix_ms / 1000 < CLOCK_SET_S {
             return head;
@@ -66,7 +62,7 @@ impl<'a> ReplyHead<'a> {
     }
 
     fn beside(self, long: [&'a str; 3]) -> ReplyHead<'a> {
-        ReplyHead { long, long_at: self.length, ..self }
+        ReplyHead { long, long_at: self.text.len(), ..self }
     }
 
     /// Says that the connection ends with this reply, or what it takes for it to go on.
@@ -108,16 +104,18 @@ impl<'a> ReplyHead<'a> {
 
     /// The text, in its parts.
     pub fn parts(&self) -> [&[u8]; PARTS] {
-        let (before, after) = self.space[..self.length].split_at(self.long_at);
+        let (before, after) = self.text.split_at(self.long_at);
         let [name, value, end] = self.long.map(str::as_bytes);
         [before, name, value, end, after]
     }
 
+    /// The space, for the next head.
+    pub(super) fn into_space(self) -> Vec<u8> {
+        self.text
+    }
+
     fn put(&mut self, text: std::fmt::Arguments<'_>) {
-        let mut rest = &mut self.space[self.length..];
-        let before = rest.len();
-        rest.write_fmt(text).expect("reply heads fit their space");
-        self.length += before - rest.len();
+        self.text.write_fmt(text).expect("memory does not refuse a write");
     }
 }
 
@@ -158,12 +156,15 @@ mod tests {
     #[test]
     fn heads_are_plain_text() {
         let now_ms = 1_796_084_335_999;
-        let head = ReplyHead::at(429, now_ms).field("Retry-After", 1).closing().body(2);
+        let head = ReplyHead::at(Vec::new(), 429, now_ms).field("Retry-After", 1).closing().body(2);
         let text = "HTTP/1.1 429 Too Many Requests\r\nDate: Tue, 01 Dec 2026 00:18:55 GMT\r\n\
                     Retry-After: 1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n";
         assert_eq!(head.parts().concat(), text.as_bytes());
-        let long = "x".repeat(2 * SPACE);
-        let head = ReplyHead::at(204, 0).long_field("Long: ", Some(&long)).field("A", 1).bare();
+        let long = "x".repeat(5000);
+        let head = ReplyHead::at(head.into_space(), 204, 0)
+            .long_field("Long: ", Some(&long))
+            .field("A", 1)
+            .bare();
         let text = format!("HTTP/1.1 204 No Content\r\nLong: {long}\r\nA: 1\r\n\r\n");
         assert_eq!(head.parts().concat(), text.as_bytes());
     }

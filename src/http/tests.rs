@@ -85,7 +85,7 @@ async fn serve(mut connection: Connection, served: Rc<Cell<usize>>) {
             }
         }
         if head.method == Method::Patch {
-            let reply = connection.begin_reply(ReplyHead::new(200), &head).await.expect("begun");
+            let reply = connection.begin_reply(connection.reply(200), &head).await.expect("begun");
             while reply.send([&[b'x'; 1000], b"", b""]).await.is_ok() {
                 served.set(served.get() + 1);
             }
@@ -100,7 +100,7 @@ async fn serve(mut connection: Connection, served: Rc<Cell<usize>>) {
             return;
         }
         served.set(served.get() + 1);
-        if connection.send(ReplyHead::at(200, 0).body(0), b"").await.is_err() {
+        if connection.send(ReplyHead::at(Vec::new(), 200, 0).body(0), b"").await.is_err() {
             return;
         }
     }

@@ -8,15 +8,14 @@ use std::task::{Context, Poll, Waker};
 
 use rustix::net::Shutdown;
 
-use crate::function::name::ARN_MAX;
 use crate::host::Host;
-use crate::host::invocation::{Mishap, Payload, REQUEST_ID_LEN};
+use crate::host::invocation::{Mishap, Payload};
 use crate::host::settle::Reply;
 use crate::host::worker::Worker;
 use crate::io::buffer::NoRoom;
 use crate::io::reactor::Interest;
 use crate::io::{Buffer, Io, Reactor};
-use crate::limits::{BUFFER_SIZE, EXIT_MS, TRACE_MAX};
+use crate::limits::{BUFFER_SIZE, EXIT_MS};
 use crate::pool::InvocationId;
 use crate::wire::{
     self, Error, FRAME_MAX, FromWorker, HEADER_MAX, PIECE_MAX, PREFIX, PROTOCOL, STREAMS, ToWorker,
@@ -98,18 +97,23 @@ impl Talk {
         let serial = self.serial.get().wrapping_add(1);
         self.serial.set(serial);
         self.stage.set(Stage::Running(serial));
-        let mut header = host.header.borrow_mut();
+        let (mut header, mut texts) = (host.header.borrow_mut(), host.texts.borrow_mut());
         let encoded = host.with_invocation(id, |invocation| {
-            let request = text::<REQUEST_ID_LEN>(&invocation.request);
-            let trace = text::<TRACE_MAX>(&invocation.trace);
             let arn = host.facts.home.arn(&worker.version.name, invocation.qualifier.as_deref());
-            let arn = text::<ARN_MAX>(&arn);
+            texts.clear();
+            let mut add = |text: std::fmt::Arguments<'_>| {
+                std::fmt::Write::write_fmt(&mut *texts, text).expect("a text takes any text");
+                texts.len()
+            };
+            let request = add(format_args!("{}", invocation.request));
+            let trace = add(format_args!("{}", invocation.trace));
+            add(format_args!("{arn}"));
             let context = wire::Context {
                 id: serial,
                 deadline_ms: invocation.deadline_ms,
-                request_id: &request,
-                function_arn: &arn,
-                trace_id: &trace,
+                request_id: &texts[..request],
+                function_arn: &texts[trace..],
+                trace_id: &texts[request..trace],
                 client_context: invocation.client_context.as_deref().unwrap_or_default(),
                 identity: "",
             };
@@ -329,13 +333,6 @@ pub fn known_error_type(told: &str) -> String {
         Some(("Runtime" | "Function", rest)) if word(rest) => told.to_owned(),
         Some(_) | None => "Runtime.Unknown".to_owned(),
     }
-}
-
-/// What a value prints, without the heap.
-fn text<const N: usize>(value: &impl std::fmt::Display) -> heapless::String<N> {
-    let mut text = heapless::String::new();
-    std::fmt::Write::write_fmt(&mut text, format_args!("{value}")).expect("N is the longest");
-    text
 }
 
 /// Reads of a worker's socket in one turn.

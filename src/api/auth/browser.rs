@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::Auth;
 use crate::api::error::ApiError;
-use crate::http::head::{field, fields};
+use crate::http::head::{field, values};
 use crate::http::{Connection, Head};
 
 /// A host without its port, and an address without its brackets.
@@ -66,8 +66,7 @@ impl Auth {
                  address or localhost, or set a token"
             ));
         }
-        let origins = fields(header).filter(|(name, _)| name.eq_ignore_ascii_case("origin"));
-        let foreign = origins.map(|(_, origin)| origin).find(|o| !is_own_origin(o, host));
+        let foreign = values(header, "origin").find(|origin| !is_own_origin(origin, host));
         match foreign {
             Some(origin) if !is_public => {
                 let origin = String::from_utf8_lossy(origin);

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use super::End;
 use super::error::ApiError;
 use crate::function::name::Home;
-use crate::http::head::fields;
+use crate::http::head::field;
 use crate::http::{Connection, Head};
 use crate::io::Clock;
 use crate::limits::TURN_BYTES;
@@ -348,7 +348,7 @@ fn unsigned(header: &[u8], head: &Head) -> ApiError {
 
 /// True if the request shows credentials of any kind.
 pub fn has_credentials(header: &[u8]) -> bool {
-    fields(header).any(|(name, _)| name.eq_ignore_ascii_case("authorization"))
+    field(header, "authorization").is_some()
 }
 
 /// True if the caller is on this machine: its address is the loopback device's, or the one that

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::api::error::ApiError;
 use crate::api::route;
-use crate::http::head::fields;
+use crate::http::head::values;
 use crate::http::{BodyKind, Head};
 use crate::io::clock::CivilTime;
 use crate::limits::{CLOCK_SET_S, SIGNATURE_SKEW_S, SIGNED_FIELDS_MAX};
@@ -52,8 +52,8 @@ pub struct Signature<'a> {
 
 /// The value of a field that a request may have once at most.
 pub fn single<'a>(header: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, ApiError> {
-    let mut values = fields(header).filter(|(n, _)| n.eq_ignore_ascii_case(name));
-    let first = values.next().map(|(_, value)| value);
+    let mut values = values(header, name);
+    let first = values.next();
     if values.next().is_some() {
         return Err(incomplete(format!("The request has more than one '{name}' header field.")));
     }
@@ -219,7 +219,7 @@ impl<'a> Signature<'a> {
             has_host |= name.eq_ignore_ascii_case("host");
             text.extend_from_slice(name.as_bytes());
             let mut separator = b':';
-            for (_, value) in fields(header).filter(|(n, _)| n.eq_ignore_ascii_case(name)) {
+            for value in values(header, name) {
                 text.push(separator);
                 add_value(&mut text, value);
                 separator = b',';

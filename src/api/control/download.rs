@@ -8,7 +8,6 @@ use std::rc::Rc;
 use super::upload::Incoming;
 use crate::api::error::ApiError;
 use crate::api::{Api, End};
-use crate::http::reply::ReplyHead;
 use crate::http::{Connection, Head};
 use crate::limits::DOWNLOAD_SEND;
 
@@ -42,7 +41,8 @@ pub async fn serve(
     drop(packed);
     let length = file.metadata().map_err(fail)?.len();
     let whole = connection.discard(head).await;
-    let reply = ReplyHead::new(200)
+    let reply = connection
+        .reply(200)
         .field("Content-Type", "application/zip")
         .field("Content-Disposition", "attachment; filename=\"code.zip\"")
         .connection(head, whole && head.keep_alive)

@@ -38,7 +38,6 @@ use super::route::{Operation, What};
 use super::{Api, End};
 use crate::function::name::{FunctionName, Home};
 use crate::http::connection::Broken;
-use crate::http::reply::ReplyHead;
 use crate::http::{Connection, Head, Refused};
 use crate::limits::CONTROL_BODY_MAX;
 use change::Change;
@@ -139,7 +138,8 @@ pub async fn serve(
     };
     let Request { connection, .. } = request;
     let whole = connection.discard(head).await;
-    let reply = ReplyHead::new(answer.status)
+    let reply = connection
+        .reply(answer.status)
         .field("x-amzn-RequestId", api.host.request_id())
         .connection(head, whole && head.keep_alive);
     match answer.body {

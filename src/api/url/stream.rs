@@ -10,7 +10,6 @@ use super::super::stream::{First, first};
 use super::{End, add_field, bad_gateway, head_lines, send};
 use crate::host::invocation::RequestId;
 use crate::host::{Claim, Host};
-use crate::http::reply::ReplyHead;
 use crate::http::{Connection, Head, Refused};
 use crate::io::Buffer;
 use crate::limits::PRELUDE_MAX;
@@ -115,7 +114,7 @@ async fn pass_on(
     (request, status, lines): (RequestId, u16, &str),
     (first, begin): (Buffer, usize),
 ) -> Result<(), End> {
-    let reply = ReplyHead::new(status).field("x-amzn-RequestId", request).lines(lines);
+    let reply = connection.reply(status).field("x-amzn-RequestId", request).lines(lines);
     let reply = connection.begin_reply(reply, head).await?;
     reply.send([&first[begin..], b"", b""]).await?;
     drop(first);

@@ -12,7 +12,6 @@ use crate::host::settle::Reply;
 use crate::host::worker::{Talk, Worker};
 use crate::http::connection::{Body, Broken};
 use crate::http::head::{BodyKind, field};
-use crate::http::reply::ReplyHead;
 use crate::http::{Closed, Connection, Head, Method, Refused};
 use crate::limits::{AGAIN_MS, EXIT_MS, REPLY_MAX, RUNTIME_BODY_MAX};
 use crate::pool::InvocationId;
@@ -182,7 +181,8 @@ impl Desk<'_> {
         status: u16,
         body: &[u8],
     ) -> Result<(), Closed> {
-        let head = ReplyHead::new(status)
+        let head = connection
+            .reply(status)
             .field("Content-Type", "application/json")
             .connection(self.head, self.head.keep_alive)
             .body(body.len());
@@ -272,7 +272,8 @@ impl Desk<'_> {
         let sending = self.host.with_running(id, |invocation| {
             let arn = self.host.facts.home.arn(&version.name, invocation.qualifier.as_deref());
             let context = invocation.client_context.as_deref();
-            let head = ReplyHead::new(200)
+            let head = connection
+                .reply(200)
                 .field("Content-Type", "application/json")
                 .field("Lambda-Runtime-Aws-Request-Id", invocation.request)
                 .field("Lambda-Runtime-Deadline-Ms", invocation.deadline_ms)
@@ -412,7 +413,8 @@ impl Desk<'_> {
         message: &str,
     ) -> Result<bool, End> {
         let body = error(error_type, message);
-        let head = ReplyHead::new(status)
+        let head = connection
+            .reply(status)
             .field("Content-Type", "application/json")
             .closing()
             .body(body.len());

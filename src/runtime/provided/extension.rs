@@ -9,7 +9,6 @@ use super::calls::{Call, Desk, End, OK};
 use crate::host::Host;
 use crate::host::worker::Worker;
 use crate::http::Connection;
-use crate::http::reply::ReplyHead;
 use crate::limits::{EXTENSIONS_MAX, RUNTIME_BODY_MAX};
 use crate::pool::InvocationId;
 use crate::runtime::extensions::Program;
@@ -219,7 +218,8 @@ impl Desk<'_> {
             body["accountId"] = self.host.facts.home.account.clone().into();
         }
         let body = body.to_string();
-        let head = ReplyHead::new(200)
+        let head = connection
+            .reply(200)
             .field("Content-Type", "application/json")
             .field("Lambda-Extension-Identifier", id)
             .connection(self.head, self.head.keep_alive)
@@ -262,7 +262,8 @@ impl Desk<'_> {
             })
             .await;
         let Some(event) = event else { return Ok(false) };
-        let head = ReplyHead::new(200)
+        let head = connection
+            .reply(200)
             .field("Content-Type", "application/json")
             .field("Lambda-Extension-Event-Identifier", uuid(self.host.random()))
             .connection(self.head, self.head.keep_alive)
