@@ -248,7 +248,7 @@ fn wishes(head: &[u8], asynchronous: bool) -> Result<Wishes, ApiError> {
     for (name, value) in fields(head) {
         // Most fields of a request are none of these: their lengths tell.
         match name.len() {
-            21 if name.eq_ignore_ascii_case("x-amz-invocation-type") => match value {
+            21 if name.eq_ignore_ascii_case(b"x-amz-invocation-type") => match value {
                 b"RequestResponse" => {}
                 b"Event" => wishes.event = true,
                 b"DryRun" => wishes.dry_run = true,
@@ -260,15 +260,15 @@ fn wishes(head: &[u8], asynchronous: bool) -> Result<Wishes, ApiError> {
                     ));
                 }
             },
-            14 if name.eq_ignore_ascii_case("x-amz-log-type") => match value {
+            14 if name.eq_ignore_ascii_case(b"x-amz-log-type") => match value {
                 b"None" => {}
                 b"Tail" => wishes.tail = true,
                 other => return Err(not_in_set(other, "logType", "[None, Tail]")),
             },
-            20 if name.eq_ignore_ascii_case("x-amz-client-context") => {
+            20 if name.eq_ignore_ascii_case(b"x-amz-client-context") => {
                 wishes.client_context = Some(client_context(value)?);
             }
-            15 if name.eq_ignore_ascii_case("x-amzn-trace-id") => {
+            15 if name.eq_ignore_ascii_case(b"x-amzn-trace-id") => {
                 let text = std::str::from_utf8(value).ok();
                 let text = text.filter(|text| text.len() <= TRACE_MAX && text.is_ascii());
                 wishes.trace = text.map(Into::into);

@@ -252,10 +252,10 @@ impl Request<'_> {
         event.raw(",\"headers\":{");
         let mut comma = "";
         // A hundred names at most, but in a long text: it is read once.
-        let all: Vec<(&str, &[u8])> = fields(self.bytes).collect();
+        let all: Vec<(&[u8], &[u8])> = fields(self.bytes).collect();
         for (n, (name, _)) in all.iter().enumerate() {
-            let again = |other: &str| other.eq_ignore_ascii_case(name);
-            if all[..n].iter().any(|(other, _)| again(other)) || again("cookie") {
+            let again = |other: &[u8]| other.eq_ignore_ascii_case(name);
+            if all[..n].iter().any(|(other, _)| again(other)) || again(b"cookie") {
                 continue;
             }
             let values: Vec<_> = all[n..]
@@ -263,7 +263,8 @@ impl Request<'_> {
                 .filter(|(other, _)| again(other))
                 .map(|(_, value)| String::from_utf8_lossy(value))
                 .collect();
-            event.raw(comma).pair(&name.to_ascii_lowercase(), &values.join(","));
+            let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+            event.raw(comma).pair(&name, &values.join(","));
             comma = ",";
         }
         event.raw(comma).pair("x-forwarded-for", &self.source);

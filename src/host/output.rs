@@ -52,21 +52,32 @@ impl Output {
 
     /// Reads at most `bytes` of what is there, without waiting.
     pub fn drain(&self, bytes: usize, mut take: impl FnMut(&[u8])) -> Drained {
+        // Most workers write nothing most of the time.
+        if !self.pipe.is_readable() {
+            return Drained::Empty;
+        }
+        // A piece of memory for all of them: to get one and to give it back is more than a read.
+        let scratch = &self.pipe.reactor().scratch;
+        let mut chunk = scratch.take();
+        let drained = self.drain_by(&mut chunk, bytes, &mut take);
+        scratch.set(chunk);
+        drained
+    }
+
+    fn drain_by(&self, chunk: &mut Vec<u8>, bytes: usize, take: &mut impl FnMut(&[u8])) -> Drained {
         let mut read = 0;
-        // Most workers write nothing most of the time: no memory is taken before there is need.
-        let mut chunk = Vec::new();
         while read < bytes && self.pipe.is_readable() {
             chunk.clear();
             chunk.reserve(OUTPUT_READ);
-            match self.pipe.try_read_into(&mut chunk) {
+            match self.pipe.try_read_into(chunk) {
                 Ok(Some(0)) => {
-                    self.end(&mut take);
+                    self.end(take);
                     return Drained::Ended;
                 }
                 Ok(Some(n)) => {
                     read += n;
                     let mut line = self.line.take().map_or_else(Line::default, |line| *line);
-                    line.feed(&chunk, &mut take);
+                    line.feed(chunk, take);
                     let rest = !line.start.is_empty();
                     *self.line.borrow_mut() = rest.then(|| Box::new(line));
                 }

@@ -176,28 +176,33 @@ impl Processes {
         Ok(Some(Io::new(&self.reactor, pidfd)?))
     }
 
+    /// Reaps a child that has ended.
+    fn bury(&self, pid: i32) {
+        let life = self.live.borrow_mut().remove(&pid);
+        let Some(life) = life else {
+            let exit = spawn::reap(pid, false);
+            if self.expected.get() > 0 {
+                let at = self.reactor.now();
+                self.early.borrow_mut().extend(exit.map(|exit| Early { pid, exit, at }));
+            }
+            return;
+        };
+        // The leader is still a zombie, so the group's id cannot be anybody else's yet.
+        let group = Pid::from_raw(pid).expect("a child's pid is positive");
+        let _ = rustix::process::kill_process_group(group, Sent::KILL);
+        life.exit.set(spawn::reap(pid, false));
+        if rustix::process::test_kill_process_group(group).is_ok() {
+            self.stray(Stray::Group(group));
+        }
+        if let Some(waker) = life.waker.take() {
+            waker.wake();
+        }
+    }
+
     /// Reaps every child that has ended.
     pub fn sweep(&self) {
         while let Some(pid) = spawn::ended_child() {
-            let life = self.live.borrow_mut().remove(&pid);
-            let Some(life) = life else {
-                let exit = spawn::reap(pid, false);
-                if self.expected.get() > 0 {
-                    let at = self.reactor.now();
-                    self.early.borrow_mut().extend(exit.map(|exit| Early { pid, exit, at }));
-                }
-                continue;
-            };
-            // The leader is still a zombie, so the group's id cannot be anybody else's yet.
-            let group = Pid::from_raw(pid).expect("a child's pid is positive");
-            let _ = rustix::process::kill_process_group(group, Sent::KILL);
-            life.exit.set(spawn::reap(pid, false));
-            if rustix::process::test_kill_process_group(group).is_ok() {
-                self.stray(Stray::Group(group));
-            }
-            if let Some(waker) = life.waker.take() {
-                waker.wake();
-            }
+            self.bury(pid);
         }
         let now = self.reactor.now();
         self.strays.borrow_mut().retain(|(stray, until)| {
@@ -361,6 +366,11 @@ impl Process {
         self.pid.get().map_or(0, |pid| pid.as_raw_nonzero().get())
     }
 
+    /// True once its number may be somebody else's.
+    pub fn is_reaped(&self) -> bool {
+        self.life.exit.get().is_some()
+    }
+
     /// Asks the whole group to go.
     pub fn stop(&self) {
         self.signal(Sent::TERM);
@@ -379,7 +389,7 @@ impl Process {
     /// Makes the whole group go, and its leader, which may have left it.
     pub fn kill(&self) {
         self.signal(Sent::KILL);
-        if let Some(pid) = self.pid.get().filter(|_| self.life.exit.get().is_none()) {
+        if let Some(pid) = self.pid.get().filter(|_| !self.is_reaped()) {
             let _ = rustix::process::kill_process(pid, Sent::KILL);
         }
     }
@@ -389,8 +399,7 @@ impl Process {
             self.unwanted.set(true);
             return self.wake();
         };
-        // Once reaped, the number may be somebody else's.
-        if self.life.exit.get().is_none()
+        if !self.is_reaped()
             && let Err(error) = rustix::process::kill_process_group(pid, signal)
         {
             log::debug!("signal process group {}: {error}", self.pid());
@@ -412,6 +421,8 @@ impl Process {
             && let Some(pidfd) = self.pidfd.get()
             && pidfd.poll_ready(cx, Interest::Read).is_ready()
         {
+            // The kernel looks through all children for the rest: for this one it need not.
+            self.all.bury(self.pid());
             self.all.sweep();
         }
         if let Some(exit) = self.life.exit.get() {

@@ -186,7 +186,8 @@ impl Worker {
     /// is old, since it costs more than a whole warm invocation.
     pub fn memory_kib(&self, now: Instant) -> u64 {
         let (kib, at) = self.memory.get();
-        if kib > 0 && now < at.after_ms(MEMORY_READ_MS) {
+        // Once it is reaped, its number may be somebody else's.
+        if self.process.is_reaped() || (kib > 0 && now < at.after_ms(MEMORY_READ_MS)) {
             return kib;
         }
         let crew = self.crew.as_ref().map_or(0, |crew| crew.memory_kib());

@@ -204,13 +204,12 @@ impl Framing {
     }
 }
 
-/// The fields of a head (or of trailers) that was parsed before, in order.
-pub fn fields(head: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
+/// The fields of a head (or of trailers) that was parsed before, in order. Names are ASCII.
+pub fn fields(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     lines(head).filter_map(|line| {
-        let colon = memchr(b':', line)?;
-        let name = std::str::from_utf8(&line[..colon]).ok()?;
+        let (name, value) = line.split_at(memchr(b':', line)?);
         // The request line has a space before any colon; a field name never has one.
-        (!name.contains(' ')).then(|| (name, line[colon + 1..].trim_ascii()))
+        memchr(b' ', name).is_none().then(|| (name, value[1..].trim_ascii()))
     })
 }
 

@@ -80,6 +80,8 @@ pub struct Reactor {
     alarm_waker: RefCell<Option<Waker>>,
     /// The running task has done much: others, and the descriptors, have their turn now.
     overdue: Cell<bool>,
+    /// Where something is read that does not stay there.
+    pub scratch: Cell<Vec<u8>>,
     rest: RefCell<Option<Rest>>,
     /// Nothing has happened since that was done.
     resting: Cell<bool>,
@@ -98,6 +100,7 @@ impl Reactor {
             alarm: Cell::new(None),
             alarm_waker: RefCell::new(None),
             overdue: Cell::new(false),
+            scratch: Cell::default(),
             rest: RefCell::new(None),
             resting: Cell::new(false),
         }))
