@@ -1,7 +1,8 @@
-"""hob beside its peers, all of them up and measured in turns: peers.py HOB BIN [small] [NAME...]
+"""hob beside its peers, all of them up and measured in turns: peers.py HOB BIN [small|readme] [NAME...]
 
 Medians; ratios between rows of one run are worth more than the figures. A row is compared with
-rows whose workers are written in the same language only.
+rows whose workers are written in the same language only. All of them, and who asks them, share one
+core: what it takes to wake another one would be half of what is measured.
 """
 
 import json
@@ -22,6 +23,9 @@ import systems
 from talk import Client
 
 CAP, LIMIT = 8, 30
+# Where all of it runs, and where the load comes from.
+CORES = sorted(os.sched_getaffinity(0))
+ROOT = pathlib.Path(__file__).parents[2]
 # Seconds until idle workers go, where cold starts are wanted, and where not.
 COLD_IDLE, WARM_IDLE = 1, 600
 
@@ -104,15 +108,24 @@ class Running:
     def fill(self, text):
         return re.sub(r"@(\w+)@", lambda found: str(self.words[found[1]]), text)
 
-    def client(self, keep=False, timeout=20):
-        return Client(self.port, self.system.path, keep and self.system.keeps, timeout)
+    def client(self, timeout=20):
+        return Client(self.port, self.system.path, timeout)
+
+    def timed(self, count, keep):
+        """Microseconds of each of so many exchanges."""
+        keep = ["keep"] if keep and self.system.keeps else []
+        line = [f"{self.words['BIN']}/client", str(self.port), self.system.path, str(count), *keep]
+        told = subprocess.run(line, capture_output=True, text=True)
+        if told.returncode != 0:
+            raise RuntimeError(f"{self.system.name}: {told.stderr}")
+        return [float(time) for time in told.stdout.split()]
 
     def wait_ready(self):
         until = time.monotonic() + 20
         while True:
             try:
                 with self.client() as client:
-                    return client.timed()
+                    return client.check()
             except (OSError, RuntimeError) as error:
                 if time.monotonic() > until:
                     log = pathlib.Path(self.scratch.name, "log").read_text(errors="replace")
@@ -196,18 +209,16 @@ def measure_cold(found, everybody, rounds):
         idle = [memory(pid) for pid in one.tree()]
         row.setdefault("rss", []).append(sum(rss for rss, _ in idle))
         row.setdefault("pss", []).append(sum(pss for _, pss in idle))
-        with one.client() as client:
-            row.setdefault("cold", []).append(client.timed())
+        row.setdefault("cold", []).extend(one.timed(1, False))
 
 
 def measure_warm(found, everybody, rounds, count):
     """An exchange on a kept connection, or a new one where none is kept; and a worker's memory."""
     for one in everybody.turns(rounds):
         row = found[one.system.name]
-        with one.client(keep=True) as client:
-            times = sorted(client.timed() for _ in range(count))
-            row.setdefault("warm", []).append(times[len(times) // 2])
-            row.setdefault("late", []).append(times[len(times) * 99 // 100])
+        times = sorted(one.timed(count, True))
+        row.setdefault("warm", []).append(times[len(times) // 2])
+        row.setdefault("late", []).append(times[len(times) * 99 // 100])
 
 
 def measure_rate(found, everybody, rounds, seconds):
@@ -219,7 +230,10 @@ def measure_rate(found, everybody, rounds, seconds):
             close = [] if one.system.keeps else ["-H", "Connection: close"]
             url = f"http://127.0.0.1:{one.port}{one.system.path}"
             line = ["wrk", "-t1", "-c8", f"-d{seconds}s", "-s", script.name, *close, url]
-            told = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+            elsewhere = lambda: os.sched_setaffinity(0, CORES[-1:])
+            told = subprocess.run(
+                line, capture_output=True, text=True, check=True, preexec_fn=elsewhere
+            ).stdout
             row = found[one.system.name]
             row.setdefault("rate", []).append(float(re.search(r"Requests/sec: +([\d.]+)", told)[1]))
             bad = re.search(r"Non-2xx or 3xx responses: (\d+)", told)
@@ -314,21 +328,38 @@ def table(heading, rows):
 
 
 def winners(found, chosen):
-    """Who is first where, among those whose workers are of one kind."""
-    told = []
+    """hob's best beside the best of the others, among those whose workers are of one kind."""
+    rows = []
     for kinds, name in ((("C", "Rust"), "compiled workers"), (("Python", "PHP"), "Python and PHP workers")):
-        rows = {system.name: found[system.name] for system in chosen if system.kind in kinds}
         for key, what, best in (
-            ("rss", "memory when idle", min),
-            ("cold", "cold start", min),
-            ("warm", "warm exchange", min),
-            ("rate", "throughput", max),
+            ("rss", "memory when idle, KiB", min),
+            ("cold", "cold start, ms", min),
+            ("warm", "warm exchange, us", min),
+            ("rate", "exchanges a second, 8 clients", max),
         ):
-            there = {name: middle(row, key) for name, row in rows.items() if key in row}
-            if there:
-                first = best(there, key=there.get)
-                told.append(f"- {what}, {name}: **{first}**")
-    return "\n".join(told)
+            firsts = []
+            for ours in (True, False):
+                of = [s.name for s in chosen if s.kind in kinds and s.name.startswith("hob") == ours]
+                there = {name: middle(found[name], key) for name in of if key in found[name]}
+                if there:
+                    first = best(there, key=there.get)
+                    firsts.append((first, there[first] / (1000 if key == "cold" else 1)))
+            if len(firsts) == 2:
+                ratio = firsts[0][1] / firsts[1][1]
+                cells = [f"{value:.2f} ({first})" if key == "cold" else f"{value:.0f} ({first})" for first, value in firsts]
+                rows.append([f"{what}, {name}", *cells, f"{ratio:.2f} x"])
+    return table(["", "hob", "best of the others", "hob beside it"], rows)
+
+
+def into_readme(text):
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split("<!-- peers -->\n")
+    _, after = rest.split("<!-- /peers -->")
+    output = lambda *line: subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=True).stdout.strip()
+    where = f"{os.uname().machine}, Linux {os.uname().release.split('-')[0]}, {os.cpu_count()} cores"
+    commit = output("git", "rev-parse", "--short", "HEAD")
+    note = f"\n\nMeasured {time.strftime('%Y-%m-%d')} at {commit} on {where}.\n"
+    readme.write_text(f"{before}<!-- peers -->\n{text}{note}<!-- /peers -->{after}")
 
 
 def main():
@@ -342,7 +373,8 @@ def main():
 
 def compare(hob, binaries, rest):
     small = "small" in rest
-    names = [name for name in rest if name != "small"]
+    names = [name for name in rest if name not in ("small", "readme")]
+    os.sched_setaffinity(0, CORES[:1])
     every = systems.PEERS + systems.HOB
     chosen = [system for system in every if not names or any(name in system.name for name in names)]
     found = {system.name: {} for system in chosen}
@@ -353,10 +385,14 @@ def compare(hob, binaries, rest):
         measure_rate(found, everybody, 1 if small else 3, 1 if small else 2)
     heading = ["", "workers", *(name for name, _ in COLUMNS)]
     rows = [[s.name, s.kind, *(show(found[s.name]) for _, show in COLUMNS)] for s in chosen]
-    print(table(heading, rows), "\n\n" + winners(found, chosen) + "\n")
+    told = [winners(found, chosen), table(heading, rows)]
+    print("\n\n".join(told) + "\n", flush=True)
     kinds = {system.name: behaviour(system, hob, binaries) for system in chosen}
     heading = list(next(iter(kinds.values())))
-    print(table(["", *heading], [[name, *(row[key] for key in heading)] for name, row in kinds.items()]))
+    told.append(table(["", *heading], [[name, *(row[key] for key in heading)] for name, row in kinds.items()]))
+    print(told[-1])
+    if "readme" in rest:
+        into_readme("\n\n".join(told))
 
 
 if __name__ == "__main__":

@@ -285,7 +285,8 @@ PROVIDED = 'runtime = "provided.al2023"\nhandler = "x"\n'
 PYTHON = 'runtime = "python3.11"\nhandler = "app.handler"\n'
 HOB = [
     hob("exec", "stdin$", EXEC, ("stdin", "stdin"), cold="always"),
-    hob("native", "native$", f'{NATIVE}zygote = "off"\n', ("native", "native"), "Rust"),
+    hob("native", "native$", NATIVE, ("native", "wire")),
+    hob("native, Rust SDK", "native$", f'{NATIVE}zygote = "off"\n', ("native", "native"), "Rust"),
     hob("native, forked", "", f'{NATIVE}zygote = "on"\n', ("native", "native"), "Rust", zygote=True),
     hob("provided", "bootstrap$", PROVIDED, ("bootstrap", "connection")),
     hob("Python, forked", "", PYTHON, ("app.py", "app.py"), "Python", zygote=True),

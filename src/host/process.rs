@@ -69,12 +69,14 @@ struct Early {
 }
 
 /// What a worker leaves behind.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Stray {
     /// Members of its process group.
     Group(Pid),
     /// One that was found elsewhere.
     Alone(Pid),
+    /// Itself: it has ended, and a debugger has not let go of it yet.
+    Held(Pid),
 }
 
 #[derive(Default)]
@@ -176,9 +178,9 @@ impl Processes {
         Ok(Some(Io::new(&self.reactor, pidfd)?))
     }
 
-    /// Reaps a child that has ended.
+    /// Reaps a child that has ended. One that a debugger holds is ours to reap once that lets it go.
     fn bury(&self, pid: i32) {
-        let life = self.live.borrow_mut().remove(&pid);
+        let life = self.live.borrow().get(&pid).map(Rc::clone);
         let Some(life) = life else {
             let exit = spawn::reap(pid, false);
             if self.expected.get() > 0 {
@@ -190,7 +192,9 @@ impl Processes {
         // The leader is still a zombie, so the group's id cannot be anybody else's yet.
         let group = Pid::from_raw(pid).expect("a child's pid is positive");
         let _ = rustix::process::kill_process_group(group, Sent::KILL);
-        life.exit.set(spawn::reap(pid, false));
+        let Some(exit) = spawn::reap(pid, false) else { return };
+        self.live.borrow_mut().remove(&pid);
+        life.exit.set(Some(exit));
         if rustix::process::test_kill_process_group(group).is_ok() {
             self.stray(Stray::Group(group));
         }
@@ -209,16 +213,19 @@ impl Processes {
             let (there, pid) = match *stray {
                 // Once more: one of them may have been forking.
                 Stray::Group(group) => {
-                    (rustix::process::kill_process_group(group, Sent::KILL), group)
+                    (rustix::process::kill_process_group(group, Sent::KILL).is_ok(), group)
                 }
                 // Its number may be somebody else's by now.
-                Stray::Alone(pid) => (rustix::process::test_kill_process(pid), pid),
+                Stray::Alone(pid) => (rustix::process::test_kill_process(pid).is_ok(), pid),
+                Stray::Held(pid) => {
+                    (self.live.borrow().contains_key(&pid.as_raw_nonzero().get()), pid)
+                }
             };
-            if there.is_ok() && *until <= now {
+            if there && *until <= now {
                 // Its own parent does not reap it, or the kernel does not let it go.
                 log::warn!("process or group {} does not go", pid.as_raw_nonzero());
             }
-            there.is_ok() && *until > now
+            there && *until > now
         });
     }
 
@@ -240,8 +247,20 @@ impl Processes {
         }
     }
 
+    /// Looks again and again for a child that has ended and cannot be reaped: not every kernel says
+    /// when it can.
+    fn hold(&self, pid: Pid) {
+        let is_known = |(stray, _): &(Stray, Instant)| *stray == Stray::Held(pid);
+        if !self.strays.borrow().iter().any(is_known) {
+            self.stray(Stray::Held(pid));
+        }
+    }
+
     fn stray(&self, stray: Stray) {
-        let until = self.reactor.now().after_ms(STRAY_MS);
+        let until = match stray {
+            Stray::Group(_) | Stray::Alone(_) => self.reactor.now().after_ms(STRAY_MS),
+            Stray::Held(_) => Instant::NEVER,
+        };
         self.strays.borrow_mut().push((stray, until));
         if let Some(waker) = self.sweeper.take() {
             waker.wake();
@@ -424,6 +443,9 @@ impl Process {
             // The kernel looks through all children for the rest: for this one it need not.
             self.all.bury(self.pid());
             self.all.sweep();
+            if let Some(pid) = self.pid.get().filter(|_| !self.is_reaped()) {
+                self.all.hold(pid);
+            }
         }
         if let Some(exit) = self.life.exit.get() {
             return Poll::Ready(exit);

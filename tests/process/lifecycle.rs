@@ -1,5 +1,10 @@
 //! Cold, warm, parallel, crashed, timed out, idle, drained.
 
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::common::{Site, eventually, exists};
 
 crate::both_reapers![
@@ -7,6 +12,7 @@ crate::both_reapers![
     a_crash_is_answered_and_the_next_invocation_served,
     a_timeout_kills_the_whole_group,
     idle_workers_are_stopped_and_reaped,
+    a_worker_that_a_debugger_holds_is_reaped_once_it_lets_go,
 ];
 
 fn cold_then_warm_on_the_same_worker(reaper: &[&str]) {
@@ -76,5 +82,38 @@ fn idle_workers_are_stopped_and_reaped(reaper: &[&str]) {
     assert!(!exists(pid));
     // It ignored SIGTERM, and saw the end of its stream.
     assert!(file.exists(), "it had its chance to clean up");
+    server.stop();
+}
+
+fn a_worker_that_a_debugger_holds_is_reaped_once_it_lets_go(reaper: &[&str]) {
+    let site = Site::new();
+    site.native("demo", "", "");
+    let server = site.serve(reaper);
+    let pid = server.ok("demo", "{}")["pid"].as_i64().unwrap();
+    // PTRACE_SEIZE, until its input ends.
+    let hold = format!(
+        "import ctypes; ctypes.CDLL(None).ptrace(0x4206, {pid}, None, None); input('held\\n')"
+    );
+    let mut debugger = Command::new("python3")
+        .args(["-c", &hold])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("python3 is there: apt-get install -y python3");
+    let mut held = [0; 5];
+    debugger.stdout.as_mut().unwrap().read_exact(&mut held).unwrap();
+    kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), Signal::KILL).unwrap();
+    let is_zombie = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('Z').then_some(())
+    };
+    eventually("the worker has ended", is_zombie);
+    // The server has heard of it, and cannot reap it.
+    assert_eq!(server.workers_of("demo").len(), 1);
+    drop(debugger.stdin.take());
+    debugger.wait().unwrap();
+    eventually("the worker is reaped", || server.workers_of("demo").is_empty().then_some(()));
+    assert_eq!(server.ok("demo", "{}")["count"], 1, "a new worker");
     server.stop();
 }
