@@ -22,8 +22,7 @@ fn function(runtime: &str, more: &str) -> String {
     format!("runtime = \"{runtime}\"\nhandler = \"app.handler\"\n{more}\n")
 }
 
-/// Times cold starts, with time between them for a spare to be made. Both processors sleep
-/// meanwhile, and are woken by what is measured.
+/// Times cold starts, with time between them for a spare to be made.
 fn rested(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
     let one = |_| {
         std::thread::sleep(Duration::from_millis(15));

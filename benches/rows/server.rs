@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::thread::CpuSet;
+
 use crate::Bench;
 use crate::http::Conn;
 
@@ -179,6 +181,7 @@ impl Server {
             let clients: Vec<_> = (0..clients)
                 .map(|_| {
                     scope.spawn(|| {
+                        elsewhere();
                         let mut connection = self.connect();
                         let run = |_: &usize| connection.post(path, &[], event).status == 200;
                         (0..count).filter(run).count()
@@ -189,6 +192,15 @@ impl Server {
         });
         (good, begun.elapsed().as_secs_f64())
     }
+}
+
+/// Has this thread run on the core that load comes from, which the script says: another one than the
+/// server's and its workers', if there is one.
+pub fn elsewhere() {
+    let Ok(core) = std::env::var("LOAD_CORE") else { return };
+    let mut cores = CpuSet::new();
+    cores.set(core.parse().unwrap());
+    rustix::thread::sched_setaffinity(None, &cores).unwrap();
 }
 
 impl Drop for Server {

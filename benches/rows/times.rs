@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::http::invocations;
-use crate::server::{Server, exec, native};
+use crate::server::{Server, elsewhere, exec, native};
 use crate::{Bench, Row, median_p99};
 
 pub const EVENT: &[u8] = b"{\"n\":1}";
@@ -170,6 +170,7 @@ fn overload(bench: &Bench) -> Row {
     let begun = Instant::now();
     let good: usize = std::thread::scope(|scope| {
         let client = || {
+            elsewhere();
             let mut connection = server.connect();
             let (mut good, mut late) = (0, Vec::new());
             for _ in 0..count / 40 {
