@@ -9,6 +9,8 @@ mod configuration;
 mod grant;
 mod layer;
 
+use std::collections::BTreeMap;
+
 use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +24,8 @@ pub use layer::{LayerRecord, LayerVersionRecord};
 /// The name of the version that changes.
 pub const LATEST: &str = "$LATEST";
 
-/// Everything about a function that may change.
+/// Everything about a function that may change. An empty `LiteMap` would be written as a list, so it is
+/// left out, and what the API shows even if it is empty is none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct FunctionRecord {
@@ -50,8 +53,8 @@ pub struct FunctionRecord {
     #[serde(default, skip_serializing_if = "LiteMap::is_empty")]
     pub policies: LiteMap<String, Policy>,
     /// Names and values of the user's own.
-    #[serde(default, skip_serializing_if = "LiteMap::is_empty")]
-    pub tags: LiteMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
     /// `Allow`, if invocations that go round in circles are not stopped, or `Terminate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recursive_loop: Option<String>,
@@ -68,7 +71,7 @@ impl Default for FunctionRecord {
             event_invoke: LiteMap::new(),
             urls: LiteMap::new(),
             policies: LiteMap::new(),
-            tags: LiteMap::new(),
+            tags: BTreeMap::new(),
             recursive_loop: None,
         }
     }
@@ -166,4 +169,17 @@ pub struct Policy {
     pub statements: Vec<serde_json::Value>,
     /// Differs after every change.
     pub revision_id: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_names_are_left_out_or_an_object_without_members() {
+        let none = Environment { variables: BTreeMap::new() };
+        assert_eq!(serde_json::to_string(&none).expect("JSON"), "{\"Variables\":{}}");
+        let record = FunctionRecord::default();
+        assert_eq!(serde_json::to_string(&record).expect("JSON"), "{\"NextVersion\":1}");
+    }
 }

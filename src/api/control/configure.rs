@@ -1,13 +1,14 @@
 //! What a caller says about how code is run, checked as Lambda checks it; and what a board cannot
 //! do, refused in so many words.
 
+use std::collections::BTreeMap;
+
 use super::fields::Fields;
 use crate::api::error::ApiError;
 use crate::function::config::{ENVIRONMENT_MAX, RESERVED_NAMES, RUNTIMES, Runtime};
 use crate::function::elf;
 use crate::function::name::Home;
 use crate::function::record::{Configuration, Environment, LoggingConfig, Target};
-use litemap::LiteMap;
 
 /// Members that Lambda's API has, and why a board refuses them.
 const IMPOSSIBLE: [(&str, &str); 11] = [
@@ -163,7 +164,7 @@ pub fn architecture(fields: &Fields) -> Result<String, ApiError> {
     }
 }
 
-fn variables(environment: &Fields) -> Result<LiteMap<String, String>, ApiError> {
+fn variables(environment: &Fields) -> Result<BTreeMap<String, String>, ApiError> {
     const WHY: &str = "Lambda was unable to configure your environment variables because the \
                        environment variables you have provided";
     let variables = environment.map("Variables")?.unwrap_or_default();

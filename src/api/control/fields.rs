@@ -1,8 +1,8 @@
 //! Members of requests: taken one by one, with Lambda's words for those that have no valid value.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use litemap::LiteMap;
 use serde_json::{Map, Value};
 
 use crate::api::error::ApiError;
@@ -119,7 +119,7 @@ impl Fields {
     }
 
     /// Texts by name.
-    pub fn map(&self, name: &str) -> Result<Option<LiteMap<String, String>>, ApiError> {
+    pub fn map(&self, name: &str) -> Result<Option<BTreeMap<String, String>>, ApiError> {
         let Some(object) = self.object(name)? else { return Ok(None) };
         let pair = |(name, value): (&String, &Value)| {
             let text = value.as_str().ok_or_else(|| wrong_type(value, "a String"))?;

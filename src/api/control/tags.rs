@@ -1,9 +1,9 @@
 //! Tags: names and values of the user's own. Those that begin with `hob:` set what Lambda's API has
 //! no parameter for.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use litemap::LiteMap;
 use serde_json::json;
 
 use super::change::{self, Change, apply};
@@ -18,7 +18,7 @@ use crate::host::catalog::Source;
 use crate::limits::TAGS_MAX;
 
 /// Checks tags: how many, how long, and what those of the server's own say.
-pub fn check(tags: &LiteMap<String, String>) -> Result<(), ApiError> {
+pub fn check(tags: &BTreeMap<String, String>) -> Result<(), ApiError> {
     if tags.len() > TAGS_MAX {
         return Err(ApiError::invalid_parameter("Number of tags exceeds resource tag limit."));
     }
@@ -78,9 +78,9 @@ fn put(
     api: &Rc<Api>,
     name: &str,
     record: &FunctionRecord,
-    before: &LiteMap<String, String>,
+    before: &BTreeMap<String, String>,
 ) -> Result<Answer, ApiError> {
-    let own = |tags: &LiteMap<String, String>| -> Vec<(String, String)> {
+    let own = |tags: &BTreeMap<String, String>| -> Vec<(String, String)> {
         let own = tags.iter().filter(|(name, _)| name.starts_with(TAG_PREFIX));
         own.map(|(name, value)| (name.clone(), value.clone())).collect()
     };
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn tags_are_checked_before_they_are_kept() {
-        let tags = |pairs: &[(&str, &str)]| -> LiteMap<String, String> {
+        let tags = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
             pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
         };
         assert!(check(&tags(&[("team", ""), ("hob:queue_wait_ms", "0")])).is_ok());
@@ -144,7 +144,7 @@ mod tests {
             let refused = check(&bad).expect_err(part);
             assert!(refused.message.contains(part), "{}", refused.message);
         }
-        let many: LiteMap<String, String> =
+        let many: BTreeMap<String, String> =
             (0..=TAGS_MAX).map(|n| (n.to_string(), String::new())).collect();
         assert!(check(&many).is_err());
     }

@@ -2,7 +2,6 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use litemap::LiteMap;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -95,7 +94,7 @@ pub fn configuration(
 /// What `function.toml` says, in the API's words.
 fn of_toml(api: &Api, name: &str, config: FunctionConfig) -> Configuration {
     let home = &api.host.facts.home;
-    let variables: LiteMap<_, _> = config.environment.into_iter().collect();
+    let variables: std::collections::BTreeMap<_, _> = config.environment.into_iter().collect();
     // A folder has no ARN.
     let layer = |name: &String| {
         let (layer, number) = layer_version(name)?;

@@ -1,6 +1,7 @@
 //! A version's configuration as the API has it, and what the host makes of it.
 
-use litemap::LiteMap;
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::function::config::{FunctionConfig, Log, Runtime};
@@ -43,7 +44,7 @@ pub struct Configuration {
 #[serde(rename_all = "PascalCase")]
 pub struct Environment {
     /// Names and values.
-    pub variables: LiteMap<String, String>,
+    pub variables: BTreeMap<String, String>,
 }
 
 /// A layer version in a function's list.
@@ -125,7 +126,7 @@ impl Configuration {
     }
 
     /// What runs: this, and what the function's tags say.
-    pub fn to_config(&self, tags: &LiteMap<String, String>) -> Result<FunctionConfig, String> {
+    pub fn to_config(&self, tags: &BTreeMap<String, String>) -> Result<FunctionConfig, String> {
         let runtime = Runtime::parse(&self.runtime)
             .ok_or_else(|| format!("runtime {} is not one of this board", self.runtime))?;
         let mut config = FunctionConfig::new(runtime, &self.handler);
