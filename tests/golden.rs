@@ -30,6 +30,16 @@ fn compare(name: &str, text: &str) {
     }
 }
 
+const CONTEXT: Context<'_> = Context {
+    id: 1,
+    deadline_ms: 1_764_000_000_123,
+    request_id: "8476a536-e9f4-11e8-9739-2dfe598c3fcd",
+    function_arn: "arn:aws:lambda:us-east-1:000000000000:function:demo",
+    trace_id: "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=9a9197af755a6419;Sampled=0",
+    client_context: "",
+    identity: "",
+};
+
 #[test]
 fn the_bytes_of_the_wire() {
     let mut text = String::from("# message, payload -> frame\n");
@@ -53,22 +63,14 @@ fn the_bytes_of_the_wire() {
         ("Stream 300", FromWorker::Stream { id: 300 }, b"text/plain"),
         ("Piece 1", FromWorker::Piece { id: 1 }, b"one"),
         ("Piece 300", FromWorker::Piece { id: 300 }, b""),
+        ("Memory 1200", FromWorker::Memory { kib: 1200 }, b""),
     ] {
         let mut head = [0; 64];
         let length = encode(&message, payload.len(), &mut head).unwrap();
         line(name, &head[..length], payload);
     }
-    let context = Context {
-        id: 1,
-        deadline_ms: 1_764_000_000_123,
-        request_id: "8476a536-e9f4-11e8-9739-2dfe598c3fcd",
-        function_arn: "arn:aws:lambda:us-east-1:000000000000:function:demo",
-        trace_id: "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=9a9197af755a6419;Sampled=0",
-        client_context: "",
-        identity: "",
-    };
     let mut head = [0; 512];
-    let length = encode(&ToWorker::Invoke(context), 2, &mut head).unwrap();
+    let length = encode(&ToWorker::Invoke(CONTEXT), 2, &mut head).unwrap();
     line("Invoke", &head[..length], b"{}");
     let fork = ToWorker::Fork { id: 1, environment: "A=1\0B=2" };
     let length = encode(&fork, 0, &mut head).unwrap();

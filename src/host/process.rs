@@ -461,8 +461,9 @@ impl Process {
         }
     }
 
-    /// The most memory it had, in KiB, if that was more than we had when it was started.
-    pub fn memory_kib(&self, exit: Exit) -> Option<u64> {
-        Some(exit.rss_kib_max).filter(|kib| *kib > self.life.ours_kib.get())
+    /// The most memory it had, in KiB, as the kernel counts it: if that was more than we had when it
+    /// was started.
+    pub fn memory_kib(&self, rss_kib_max: u64) -> Option<u64> {
+        Some(rss_kib_max).filter(|kib| *kib > self.life.ours_kib.get())
     }
 }

@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::fmt::Write;
 use std::future::poll_fn;
-use std::io::Read;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+
+use rustix::fs::{Mode, OFlags};
 
 use super::Host;
 use super::catalog::Version;
@@ -175,10 +176,19 @@ impl Worker {
     /// The most memory that the process had, in KiB, once it is gone.
     pub fn memory_kib_in_the_end(&self, exit: Exit) -> u64 {
         let (seen, _) = self.memory.get();
-        match self.process.memory_kib(exit) {
+        match self.process.memory_kib(exit.rss_kib_max) {
             Some(kib) => kib.max(seen),
             None if seen > 0 => seen,
             None => exit.rss_kib_max,
+        }
+    }
+
+    /// Takes the process at its word that it had `kib` at the most. That spares a look.
+    pub fn tells_memory(&self, kib: u64, now: Instant) {
+        let believable = self.process.memory_kib(kib).filter(|_| self.crew.is_none());
+        if let Some(kib) = believable {
+            let (seen, _) = self.memory.get();
+            self.memory.set((kib.max(seen), now));
         }
     }
 
@@ -203,7 +213,9 @@ pub(super) fn read_high_water_kib(pid: i32) -> Option<u64> {
     let mut path = heapless::String::<32>::new();
     write!(path, "/proc/{pid}/status").expect("a number has at most 11 characters");
     let mut bytes = [0; 2048];
-    let length = std::fs::File::open(&*path).ok()?.read(&mut bytes).ok()?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let status = rustix::fs::open(path.as_str(), flags, Mode::empty()).ok()?;
+    let length = rustix::io::read(&status, &mut bytes).ok()?;
     let status = std::str::from_utf8(&bytes[..length]).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()

@@ -1,8 +1,10 @@
 //! An edge-triggered epoll reactor for one thread.
 //!
-//! A descriptor is registered once, for reading and writing, when its [`Io`] is made; the kernel
-//! then tells every change exactly once, and the flags kept here say what may be tried. Waiting
-//! costs no system call but the one `epoll_wait` that all tasks share.
+//! A descriptor is registered once, when its [`Io`] is made; the kernel then tells every change
+//! exactly once, and the flags kept here say what may be tried. Waiting costs no system call but
+//! the one `epoll_wait` that all tasks share. Only the first wait to write says so to the kernel:
+//! most descriptors never have one, and each would be told when it is new, and a worker's whenever
+//! the worker has read.
 
 mod leave;
 mod timer;
@@ -53,6 +55,8 @@ struct Source {
     used: bool,
     readable: bool,
     writable: bool,
+    /// The kernel tells when it may be written to.
+    tells_writable: bool,
     /// The peer will send no more.
     ended: bool,
     /// The connection is gone in both directions, or failed.
@@ -255,12 +259,7 @@ impl Reactor {
         let slot = &mut sources[index as usize];
         let generation = slot.generation.wrapping_add(1);
         *slot = Source { generation, used: true, writable: true, ..Source::default() };
-        let key = epoll::EventData::new_u64(u64::from(generation) << 32 | u64::from(index));
-        let flags = epoll::EventFlags::IN
-            | epoll::EventFlags::OUT
-            | epoll::EventFlags::RDHUP
-            | epoll::EventFlags::ET;
-        if let Err(error) = epoll::add(&self.epoll, fd, key, flags) {
+        if let Err(error) = epoll::add(&self.epoll, fd, key(index, generation), CHANGES) {
             slot.used = false;
             self.unused.borrow_mut().push(index);
             return Err(error.into());
@@ -271,6 +270,15 @@ impl Reactor {
     fn with<R>(&self, index: u32, look: impl FnOnce(&mut Source) -> R) -> R {
         look(&mut self.sources.borrow_mut()[index as usize])
     }
+}
+
+/// What the kernel tells of every descriptor.
+const CHANGES: epoll::EventFlags =
+    epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP).union(epoll::EventFlags::ET);
+
+/// By what the kernel names a descriptor in its events.
+fn key(index: u32, generation: u32) -> epoll::EventData {
+    epoll::EventData::new_u64(u64::from(generation) << 32 | u64::from(index))
 }
 
 /// A descriptor that does not block, registered with the reactor until it is dropped.
@@ -325,6 +333,13 @@ impl<T: AsFd> Io<T> {
             if ready {
                 return Poll::Ready(());
             }
+            if interest == Interest::Write && !source.tells_writable {
+                source.tells_writable = true;
+                let key = key(self.index, source.generation);
+                // If it may be written to by now, that is told at once.
+                epoll::modify(&self.reactor.epoll, &self.fd, key, CHANGES | epoll::EventFlags::OUT)
+                    .expect("it is registered, and for that no memory is needed");
+            }
             if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 *waker = Some(cx.waker().clone());
             }
@@ -335,6 +350,11 @@ impl<T: AsFd> Io<T> {
     /// True if reading is worth trying: something came since it was last read empty.
     pub fn is_readable(&self) -> bool {
         self.reactor.with(self.index, |source| source.readable)
+    }
+
+    /// True if the peer is known to send no more.
+    pub fn has_ended(&self) -> bool {
+        self.reactor.with(self.index, |source| source.ended)
     }
 
     /// Makes the next read try, whatever the flags say: for the end of a process, which may become

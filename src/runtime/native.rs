@@ -18,8 +18,8 @@ use crate::io::{Buffer, Io, Reactor};
 use crate::limits::{BUFFER_SIZE, EXIT_MS};
 use crate::pool::InvocationId;
 use crate::wire::{
-    self, Error, FRAME_MAX, FromWorker, HEADER_MAX, PIECE_MAX, PREFIX, PROTOCOL, STREAMS, ToWorker,
-    decode, encode,
+    self, Error, FRAME_MAX, FromWorker, HEADER_MAX, MEMORY, PIECE_MAX, PREFIX, PROTOCOL, STREAMS,
+    ToWorker, decode, encode,
 };
 
 /// Where the conversation stands.
@@ -142,6 +142,10 @@ impl Talk {
 
     /// Ends the host's side: the worker reads the end of the stream.
     pub fn hang_up(&self) {
+        if self.socket.has_ended() {
+            // It hung up itself, or is gone.
+            return;
+        }
         if let Err(error) = rustix::net::shutdown(self.socket.get(), Shutdown::Write) {
             log::debug!("hang up on a worker: {error}");
         }
@@ -267,6 +271,7 @@ impl Talk {
         }
         let before = self.stage.get();
         let streams = self.protocol.get() >= STREAMS;
+        let tells_memory = self.protocol.get() >= MEMORY;
         let piece = payload.len() <= PIECE_MAX;
         let stage = match (before, message) {
             (Stage::Silent, FromWorker::Hello { protocol: 1..=PROTOCOL }) => Stage::Starting,
@@ -284,6 +289,11 @@ impl Talk {
                 Stage::Answered
             }
             (Stage::Streaming(serial), FromWorker::Error { id }) if id == serial => Stage::Answered,
+            (Stage::Running(_) | Stage::Streaming(_), FromWorker::Memory { .. })
+                if tells_memory =>
+            {
+                before
+            }
             (Stage::Starting, FromWorker::InitError) => Stage::Failed,
             _ => return Err(Error::OutOfOrder),
         };
@@ -295,6 +305,7 @@ impl Talk {
                 host.stream_begins(worker, &payload);
             }
             FromWorker::Piece { .. } => host.streamed(worker, &payload),
+            FromWorker::Memory { kib } => worker.tells_memory(kib.into(), host.reactor.now()),
             FromWorker::Reply { .. } if matches!(before, Stage::Streaming(_)) => {
                 host.streamed(worker, &payload);
                 host.replied(worker, Reply::Streamed);

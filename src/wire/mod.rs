@@ -14,10 +14,13 @@ use serde::{Deserialize, Serialize};
 pub use frame::{Frame, HEADER_MAX, PREFIX, decode, encode};
 
 /// The protocol of this build. A worker names its own in [`FromWorker::Hello`].
-pub const PROTOCOL: u8 = 3;
+pub const PROTOCOL: u8 = 4;
 
 /// The first protocol with replies in pieces.
 pub const STREAMS: u8 = 3;
+
+/// The first protocol in which workers tell their memory.
+pub const MEMORY: u8 = 4;
 
 /// Most bytes of a piece of a reply.
 pub const PIECE_MAX: usize = crate::limits::STREAM_PIECE_MAX;
@@ -130,5 +133,10 @@ pub enum FromWorker {
     Piece {
         /// Of the invocation that it answers.
         id: u32,
+    },
+    /// The most memory that this worker had so far.
+    Memory {
+        /// KiB, as `getrusage` tells them.
+        kib: u32,
     },
 }

@@ -1,8 +1,8 @@
 //! A native worker that does what its event says, bad things included.
 //!
 //! The first argument says how it starts: nothing (well), `slow MS`, `never`, `exit STATUS`,
-//! `init-error`, `garbage`, `protocol N`, `abort`, or `streams`, well and with the protocol that has
-//! replies in pieces.
+//! `init-error`, `garbage`, `protocol N`, `abort`, or `streams` or `memory`, well and with the protocol
+//! that has replies in pieces, or in which workers tell their memory.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 #![allow(clippy::zombie_processes, reason = "it misbehaves")]
@@ -83,9 +83,14 @@ fn start(wire: &mut Wire) {
         let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
         file.write_all(b"x").unwrap();
     }
-    let protocol = if arguments.first().is_some_and(|first| first == "streams") { 3 } else { 1 };
-    match arguments.first().map_or("", String::as_str) {
-        "" | "streams" => {}
+    let first = arguments.first().map_or("", String::as_str);
+    let protocol = match first {
+        "streams" => 3,
+        "memory" => 4,
+        _ => 1,
+    };
+    match first {
+        "" | "streams" | "memory" => {}
         "slow" => pause(number()),
         "never" => {
             wire.say(FromWorker::Hello { protocol }, b"");
@@ -185,6 +190,7 @@ fn serve(wire: &mut Wire, context: &Context<'_>, event: &Value, count: u64) {
         }
         "grandchild" => reply["grandchild"] = run(&["sleep", "1000"]).into(),
         "runaway" => reply["runaway"] = run(&["setsid", "sleep", "1000"]).into(),
+        "memory" => wire.say(FromWorker::Memory { kib: u32::try_from(n).unwrap() }, b""),
         "stream" => return stream(wire, id, event),
         _ => return break_rules(wire, id, event, &reply),
     }

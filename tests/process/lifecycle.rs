@@ -9,6 +9,7 @@ use crate::common::{Site, eventually, exists};
 
 crate::both_reapers![
     cold_then_warm_on_the_same_worker,
+    memory_that_a_worker_tells_is_reported,
     a_crash_is_answered_and_the_next_invocation_served,
     a_timeout_kills_the_whole_group,
     idle_workers_are_stopped_and_reaped,
@@ -32,6 +33,24 @@ fn cold_then_warm_on_the_same_worker(reaper: &[&str]) {
     assert!(!reports[0].contains("Max Memory Used: 0 MB"), "{log}");
     server.stop();
     assert!(!exists(first["pid"].as_i64().unwrap()), "the worker is gone with the server");
+}
+
+fn memory_that_a_worker_tells_is_reported(reaper: &[&str]) {
+    let site = Site::new();
+    site.native("demo", "memory", "");
+    site.native("old", "streams", "");
+    let server = site.serve(reaper);
+    // Less than the server has cannot be told apart from the server's own, and is looked at.
+    server.ok("demo", r#"{"do":"memory","n":1}"#);
+    server.ok("demo", r#"{"do":"memory","n":307200}"#);
+    let log = server.hob(&["logs", "demo"]).out;
+    let reports: Vec<&str> = log.lines().filter(|line| line.starts_with("REPORT")).collect();
+    assert!(!reports[0].contains("Max Memory Used: 0 MB"), "{log}");
+    assert!(!reports[0].contains("Max Memory Used: 300 MB"), "{log}");
+    assert!(reports[1].contains("Max Memory Used: 300 MB"), "{log}");
+    assert_eq!(server.fails("old", r#"{"do":"memory","n":1}"#).0, "Runtime.ExitError");
+    assert!(server.log().contains("message out of order"), "{}", server.log());
+    server.stop();
 }
 
 fn a_crash_is_answered_and_the_next_invocation_served(reaper: &[&str]) {

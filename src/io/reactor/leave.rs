@@ -15,6 +15,8 @@ impl<T: AsFd> Io<T> {
         }
         let wake = self.reactor.with(self.index, |source| {
             source.readable = true;
+            // There is nobody to ask for that any more.
+            source.tells_writable = true;
             source.read.take()
         });
         if let Some(waker) = wake {

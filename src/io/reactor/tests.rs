@@ -48,3 +48,32 @@ fn a_rest_comes_once_in_a_quiet_and_no_timer_early() {
     };
     assert_eq!(reactor.run(&executor, waits).expect("it runs"), [0, 1, 2]);
 }
+
+#[test]
+fn who_waits_to_write_is_told_each_time() {
+    let reactor = Reactor::new().expect("a reactor");
+    let (here, there) = UnixStream::pair().expect("a pair");
+    for end in [&here, &there] {
+        end.set_nonblocking(true).expect("set");
+    }
+    let writer = Io::new(&reactor, here).expect("registered");
+    let reader = Io::new(&reactor, there).expect("registered");
+    // Far more than the kernel keeps, so that the writer waits again and again.
+    let bytes = vec![7; 4 << 20];
+    let executor = LocalExecutor::new();
+    let writes = async {
+        writer.write_all(&mut [io::IoSlice::new(&bytes)]).await.expect("written");
+        drop(writer);
+    };
+    let reads = async {
+        let mut all = Vec::new();
+        loop {
+            all.reserve(64 * 1024);
+            if reader.read_into(&mut all).await.expect("read") == 0 {
+                return all;
+            }
+        }
+    };
+    let ((), all) = reactor.run(&executor, smol::future::zip(writes, reads)).expect("it runs");
+    assert!(all == bytes);
+}

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::zygote::fork_workers;
+use super::zygote::{fork_workers, memory_kib_max};
 use super::{Context, Report, Stream};
 use crate::wire::{
     Error, FRAME_MAX, FromWorker, PIECE_MAX, PREFIX, PROTOCOL, ToWorker, decode, encode,
@@ -102,9 +102,16 @@ fn whole<H>(
 where
     H: FnMut(&[u8], &Context<'_>) -> Result<Vec<u8>, Failure>,
 {
-    move |socket, event, context| match handler(event, context) {
-        Ok(reply) => say(socket, FromWorker::Reply { id: context.id }, &reply),
-        Err(failure) => say(socket, FromWorker::Error { id: context.id }, &failure.to_json()),
+    let mut told = false;
+    move |socket, event, context| {
+        let (message, payload) = match handler(event, context) {
+            Ok(reply) => (FromWorker::Reply { id: context.id }, reply),
+            Err(failure) => (FromWorker::Error { id: context.id }, failure.to_json()),
+        };
+        // Later the host looks by itself, now and then; at a first reply that would be dear.
+        let first = !std::mem::replace(&mut told, true);
+        let memory = first.then(|| FromWorker::Memory { kib: memory_kib_max() });
+        say(socket, memory, message, &payload)
     }
 }
 
@@ -126,15 +133,26 @@ where
                 let ready = encode(&FromWorker::Ready, 0, &mut out).map_err(broken)?;
                 socket.write_all(&out[..ready])
             }
-            Err(failure) => say(socket, FromWorker::Error { id: context.id }, &failure.to_json()),
+            Err(failure) => {
+                let message = FromWorker::Error { id: context.id };
+                say(socket, None, message, &failure.to_json())
+            }
         }
     }
 }
 
-/// Says what ends an invocation, and that the worker is ready for another, in one write.
-fn say(socket: &mut UnixStream, message: FromWorker, payload: &[u8]) -> std::io::Result<()> {
+/// Says what ends an invocation, after what is to be said before that, and that the worker is ready
+/// for another, in one write.
+fn say(
+    socket: &mut UnixStream,
+    before: Option<FromWorker>,
+    message: FromWorker,
+    payload: &[u8],
+) -> std::io::Result<()> {
     let mut out = [0; 64];
-    let header = encode(&message, payload.len(), &mut out).map_err(broken)?;
+    let before = before.map_or(Ok(0), |before| encode(&before, 0, &mut out)).map_err(broken)?;
+    let header = encode(&message, payload.len(), &mut out[before..]).map_err(broken)?;
+    let header = before + header;
     let ready = encode(&FromWorker::Ready, 0, &mut out[header..]).map_err(broken)?;
     let (header, ready) = (&out[..header], &out[header..header + ready]);
     write_parts(socket, &mut [header, payload, ready].map(IoSlice::new))

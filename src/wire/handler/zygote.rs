@@ -5,7 +5,10 @@
 //! thread's number stays the zygote's (musl's `abort` would then end the zygote): a fork of a fork
 //! whose parent exits, and the host adopts the orphan.
 
-#![allow(unsafe_code, reason = "forking; beside the host's spawn no other file may have any")]
+#![allow(
+    unsafe_code,
+    reason = "forking, and what is asked of a fork; beside the host's spawn no other file may have any"
+)]
 
 extern crate std;
 
@@ -161,6 +164,17 @@ fn settle_in(log: &OwnedFd, environment: &[(String, String)]) -> Result<()> {
         unsafe { std::env::set_var(name, value) };
     }
     Ok(())
+}
+
+/// The most memory that this process had so far, in KiB.
+pub fn memory_kib_max() -> u32 {
+    // SAFETY: `usage` is plain numbers that the call fills in.
+    let usage = unsafe {
+        let mut usage: libc::rusage = core::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    u32::try_from(usage.ru_maxrss).unwrap_or(u32::MAX)
 }
 
 /// Forks a process whose parent is the host: 0 in the new one, its number in this one, negative if
