@@ -289,5 +289,6 @@ HOB = [
     hob("native, Rust SDK", "native$", f'{NATIVE}zygote = "off"\n', ("native", "native"), "Rust"),
     hob("native, forked", "", f'{NATIVE}zygote = "on"\n', ("native", "native"), "Rust", zygote=True),
     hob("provided", "bootstrap$", PROVIDED, ("bootstrap", "connection")),
+    hob("Python", "python3", f'{PYTHON}zygote = "off"\n', ("app.py", "app.py"), "Python"),
     hob("Python, forked", "", PYTHON, ("app.py", "app.py"), "Python", zygote=True),
 ]
