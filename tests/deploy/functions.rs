@@ -61,7 +61,7 @@ fn a_handler_for_another_machine_stops_all_of_it() {
     let board = Make::new(Sshd::Dropbear, &[]).start();
     let directory = tempfile::tempdir().unwrap();
     function(directory.path(), "arm", "");
-    let mut bytes = fs::read(program("crash", "return 1;")).unwrap();
+    let mut bytes = fs::read(program("quits", "return 1;")).unwrap();
     bytes[18] = 183;
     fs::write(directory.path().join("arm/run.sh"), bytes).unwrap();
     let ran = deploy(&board, directory.path(), &[]);

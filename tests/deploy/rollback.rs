@@ -50,7 +50,7 @@ fn a_version_that_starts_and_does_not_answer() {
 #[test]
 fn a_first_version_that_is_no_good_leaves_nothing_in_force() {
     let board = Make::new(Sshd::Dropbear, &[]).start();
-    let ran = board.deploy(&program("crash", "return 1;"), &[]);
+    let ran = board.deploy(&program("quits", "return 1;"), &[]);
     assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
     assert!(ran.out.contains("nothing was installed before"), "{}", ran.out);
     assert_eq!(board.current(), None);
