@@ -1,5 +1,5 @@
 //! `hob deploy` against real SSH servers, on boards that have BusyBox and nothing else, and on machines
-//! that systemd has booted.
+//! that systemd or OpenRC has booted.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -14,6 +14,8 @@ mod functions;
 mod link;
 #[path = "deploy/machine.rs"]
 mod machine;
+#[path = "deploy/openrc.rs"]
+mod openrc;
 #[path = "deploy/rollback.rs"]
 mod rollback;
 #[path = "deploy/systemd.rs"]

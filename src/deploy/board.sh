@@ -169,6 +169,25 @@ stop_plain() {
   rm -f "$pidfile"
 }
 
+# What OpenRC starts and watches. It ends when the server has, and whoever took over from that.
+supervised() {
+  mkdir -p "$run" "$data" && cd / || exit
+  ending=
+  trap 'ending=yes; signal TERM' TERM INT
+  "$current/hob" serve --config "$etc/hob.toml" </dev/null &
+  echo $! >"$pidfile"
+  wait $!
+  code=$?
+  while serving=$(servers) && [ -n "$serving" ]; do
+    while alive "${serving%%[!0-9]*}"; do
+      sleep 2 &
+      wait $!
+    done
+  done
+  [ -n "$ending" ] || echo "$code" >"$run/ended"
+  exit "$code"
+}
+
 # drain PID: systemd waits for that. It would wait for nobody who took over from another process:
 # such a one is not its child when it hears of it, and is killed as soon as it was asked to end.
 drain() {
@@ -183,7 +202,10 @@ service_do() {
       systemctl reset-failed hob.service 2>/dev/null
       systemctl --no-block "$1" hob.service
       ;;
-    openrc) rc-service hob "$1" ;;
+    openrc)
+      rm -f "$run/ended"
+      rc-service hob "$1"
+      ;;
     *)
       [ "$1" = start ] || stop_plain
       [ "$1" = stop ] || start_plain
@@ -198,7 +220,7 @@ shows() { systemctl show -p "$1" hob.service 2>/dev/null | sed 's/^[A-Za-z]*=//'
 crashed() {
   case $(service) in
     systemd) [ "$(shows ActiveState)" = failed ] || [ "$(shows NRestarts)" -gt 0 ] 2>/dev/null ;;
-    openrc) return 1 ;;
+    openrc) [ -e "$run/ended" ] ;;
     *) ! alive "$(first_line "$pidfile")" ;;
   esac
 }

@@ -50,14 +50,17 @@ openrc_script() {
 #!/sbin/openrc-run
 description="hob runs functions"
 supervisor=supervise-daemon
-command=$current/hob
-command_args="serve --config $etc/hob.toml"
+command=/bin/sh
+command_args="$lib/deploy.sh supervised"
 output_log=$log
 error_log=$log
+respawn_delay=2
+respawn_max=0
+retry=TERM/75/KILL/5
 extra_started_commands="reload"
 depend() { use net; }
 start_pre() { /bin/sh $lib/deploy.sh boot; mkdir -p $run; }
-reload() { supervise-daemon hob --signal HUP; }
+reload() { /bin/sh $lib/deploy.sh reload; }
 SCRIPT
 }
 
@@ -204,6 +207,7 @@ case $verb in
   confirm) echo "$1" >"$lib/confirmed.new" && mv -f "$lib/confirmed.new" "$lib/confirmed" && echo confirmed ;;
   boot) boot ;;
   drain) drain "$@" ;;
+  supervised) supervised ;;
   reload) signal HUP ;;
   start | stop | restart) service_do "$verb" ;;
   *) fail "no such verb" ;;

@@ -174,6 +174,30 @@ impl Make {
         self
     }
 
+    /// Its first process is BusyBox's init, which starts what OpenRC has in its default runlevel;
+    /// `packages` is where that was unpacked.
+    pub fn openrc(self, packages: &Path) -> Make {
+        let root = self.root();
+        for place in ["bin", "sbin", "lib", "etc"] {
+            let from = packages.join(place);
+            run("cp", &["-a", from.to_str().unwrap(), root.to_str().unwrap()]);
+        }
+        for program in ["sbin/openrc-run", "sbin/supervise-daemon", "bin/rc-status"] {
+            copy_libraries(&root, &packages.join(program));
+        }
+        for level in ["sysinit", "boot", "default", "shutdown"] {
+            fs::create_dir_all(root.join("etc/runlevels").join(level)).unwrap();
+        }
+        let inittab = "::sysinit:/sbin/openrc sysinit\n::wait:/sbin/openrc default\n\
+                       ::shutdown:/sbin/openrc shutdown\n";
+        fs::write(root.join("etc/inittab"), inittab).unwrap();
+        for file in ["fstab", "insserv.conf"] {
+            fs::write(root.join("etc").join(file), "").unwrap();
+        }
+        symlink("../run", root.join("var/run")).unwrap();
+        self.mount("mount -t tmpfs none $R/run")
+    }
+
     /// Runs this before the SSH server, in the board's namespaces; `$R` is its root.
     pub fn mount(mut self, command: &str) -> Make {
         self.mounts += &format!("{command}\n");
@@ -196,10 +220,18 @@ impl Make {
                 copy_program(&root, &find("dropbear"), "/usr/sbin/dropbear");
                 let host_key = root.join("etc/dropbear_key");
                 run("dropbearkey", &["-t", "ed25519", "-f", host_key.to_str().unwrap()]);
-                format!(
-                    "exec chroot $R /usr/sbin/dropbear -F -E -s -p 127.0.0.1:{port} \
-                     -r /etc/dropbear_key -P /tmp/dropbear.pid"
-                )
+                let command = format!(
+                    "/usr/sbin/dropbear -F -E -s -p 127.0.0.1:{port} -r /etc/dropbear_key \
+                     -P /tmp/dropbear.pid"
+                );
+                let inittab = root.join("etc/inittab");
+                if inittab.exists() {
+                    let lines = fs::read_to_string(&inittab).unwrap();
+                    fs::write(inittab, format!("{lines}::respawn:{command}\n")).unwrap();
+                    "exec chroot $R /bin/init".to_owned()
+                } else {
+                    format!("exec chroot $R {command}")
+                }
             }
             Sshd::OpenSsh => {
                 let host_key = dir.path().join("host_key");

@@ -288,6 +288,8 @@ fn what_is_left_of_a_first_version_that_is_no_good_and_of_a_loss_of_power() {
     assert_eq!(board.current(), None);
     let state = || matches!(&*shows(&board, "ActiveState"), "inactive" | "failed").then_some(());
     patiently("nothing is tried any more", state);
+    assert_eq!(board.sh("systemctl start hob").code, 0, "there is nothing to start");
+    assert_eq!(shows(&board, "ActiveState"), "inactive");
 
     let (one, two) = (version("one"), version("two"));
     let ran = board.deploy(&one, &[]);
