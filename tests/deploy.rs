@@ -18,6 +18,8 @@ mod machine;
 mod openrc;
 #[path = "deploy/rollback.rs"]
 mod rollback;
+#[path = "deploy/source.rs"]
+mod source;
 #[path = "deploy/systemd.rs"]
 mod systemd;
 #[path = "deploy/user.rs"]

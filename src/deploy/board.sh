@@ -26,8 +26,8 @@ pidfile=$run/hob.pid
 fail() { echo "$*" >&2; exit 1; }
 has() { command -v "$1" >/dev/null 2>&1; }
 first_line() { { read -r line <"$1"; } 2>/dev/null && printf '%s\n' "$line"; }
-# What starts a command apart from this session.
-apart() { if has setsid; then echo setsid; else echo nohup; fi; }
+# What starts a command apart from this session. With neither it has no terminal that could end it.
+apart() { if has setsid; then echo setsid; elif has nohup; then echo nohup; fi; }
 # What keeps a command from being ended with the session, where logind is told to do that to users.
 outlives() {
   [ "$uid" = 0 ] || [ "$(service)" != systemd ] || ! has systemd-run ||
@@ -130,13 +130,13 @@ answers() {
   return 1
 }
 
-# replace VERSION: makes `current` lead there, in one step.
+# replace VERSION [BY]: makes `current` lead there, in one step; by the program of a version that is
+# known to be good, where mv has no -T and would move it into the directory that `current` leads to.
 replace() {
   rm -f "$current.new"
   ln -s "versions/$1" "$current.new" || return 1
-  # An old mv has no -T and would move it into the directory that `current` leads to.
   mv -T -f "$current.new" "$current" 2>/dev/null ||
-    "$lib/versions/$1/hob" helper rename "$current.new" "$current" 2>/dev/null ||
+    { [ -n "${2:-}" ] && "$lib/versions/$2/hob" helper rename "$current.new" "$current" 2>/dev/null; } ||
     { rm -f "$current" && mv "$current.new" "$current"; }
   sync
 }
@@ -312,7 +312,7 @@ back() {
     return
   fi
   reason=$3
-  replace "$2"
+  replace "$2" "$2"
   # The old one may never have stopped serving.
   if answers "$2"; then
     end_all_of "$1"
@@ -330,7 +330,10 @@ locked() {
   set -- $(first_line "$lib/lock")
   [ "${2:-}" = "$(boot_id)" ] && alive "${1:-}"
 }
-lock() { ! locked && echo "$$ $(boot_id)" >"$lib/lock"; }
+lock() {
+  locked || rm -f "$lib/lock"
+  (set -C && echo "$$ $(boot_id)" >"$lib/lock") 2>/dev/null
+}
 unlock() { rm -f "$lib/lock"; }
 
 # activate ATTEMPT NEW PROBE_SECONDS CONFIRM_SECONDS: the board alone decides. It is started in a
@@ -339,12 +342,12 @@ activate() {
   attempt=$1 new=$2 why=
   old=$(version_now)
   [ "$old" != "$new" ] || old=$(first_line "$lib/previous")
-  lock || return
+  lock || { echo "$attempt" >"$lib/refused"; return; }
   rm -f "$lib/confirmed"
   outcome running "activating $new"
   echo "$new ${old:--} $(boot_id) $attempt" >"$lib/trial"
   was=$(version_now)
-  if ! replace "$new"; then
+  if ! replace "$new" "$was"; then
     rm -f "$lib/trial"
     outcome failed "the disk cannot be written"
   elif ! take_over "$new" "$3" "$was"; then
@@ -388,7 +391,7 @@ boot() {
   if [ "${2:--}" = - ] || [ ! -x "$lib/versions/$2/hob" ]; then
     outcome failed "the board went down before $1 was confirmed; nothing was installed before"
   else
-    replace "$2"
+    replace "$2" "$2"
     outcome rolled-back "rolled back to $2: the board went down before $1 was confirmed"
   fi
 }
@@ -482,6 +485,7 @@ await_outcome() {
       "$1 running"*) ;;
       "$1 "*) cut -d' ' -f2- <"$lib/outcome"; return ;;
     esac
+    [ "$(first_line "$lib/refused")" != "$1" ] || { echo "failed another deployment runs there"; return; }
     sleep 1
     left=$((left - 1))
   done

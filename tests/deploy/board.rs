@@ -125,7 +125,7 @@ fn spawn(dir: &Path, launch: &Launch) -> Child {
 }
 
 impl Make {
-    /// A board with BusyBox, without these applets.
+    /// A board with BusyBox, without these applets; only another shell than its own misses them.
     pub fn new(sshd: Sshd, without: &[&str]) -> Make {
         let dir = tempfile::tempdir().unwrap();
         // A chroot for OpenSSH must not be open to others.

@@ -31,7 +31,7 @@ fn answers(board: &Board, name: &str, reply: &str) {
 
 #[test]
 fn functions_travel_and_only_what_changed() {
-    let board = Make::new(Sshd::Dropbear, &["sha256sum"]).start();
+    let board = Make::new(Sshd::Dropbear, &["sha256sum"]).shell("dash").start();
     let toml = "listen = \"127.0.0.1:0\"\nfunctions = \"/etc/hob/functions\"\n";
     fs::write(board.root().join("etc/hob/hob.toml"), toml).unwrap();
     let directory = tempfile::tempdir().unwrap();
