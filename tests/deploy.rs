@@ -1,4 +1,5 @@
-//! `hob deploy` against real SSH servers, on boards that have BusyBox and nothing else.
+//! `hob deploy` against real SSH servers, on boards that have BusyBox and nothing else, and on machines
+//! that systemd or OpenRC has booted.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -11,7 +12,17 @@ mod common;
 mod functions;
 #[path = "deploy/link.rs"]
 mod link;
+#[path = "deploy/machine.rs"]
+mod machine;
+#[path = "deploy/openrc.rs"]
+mod openrc;
 #[path = "deploy/rollback.rs"]
 mod rollback;
+#[path = "deploy/source.rs"]
+mod source;
+#[path = "deploy/systemd.rs"]
+mod systemd;
+#[path = "deploy/user.rs"]
+mod user;
 #[path = "deploy/way.rs"]
 mod way;

@@ -26,8 +26,15 @@ pidfile=$run/hob.pid
 fail() { echo "$*" >&2; exit 1; }
 has() { command -v "$1" >/dev/null 2>&1; }
 first_line() { { read -r line <"$1"; } 2>/dev/null && printf '%s\n' "$line"; }
-# What starts a command apart from this session.
-apart() { if has setsid; then echo setsid; else echo nohup; fi; }
+# What starts a command apart from this session. With neither it has no terminal that could end it.
+apart() { if has setsid; then echo setsid; elif has nohup; then echo nohup; fi; }
+# What keeps a command from being ended with the session, where logind is told to do that to users.
+outlives() {
+  [ "$uid" = 0 ] || [ "$(service)" != systemd ] || ! has systemd-run ||
+    ! systemd-run --user --scope --quiet true 2>/dev/null || echo systemd-run --user --scope --quiet
+}
+# Seconds that have passed since some instant. No clock that may be set.
+passed() { up=$(first_line /proc/uptime) && printf '%s\n' "${up%%.*}"; }
 boot_id() { first_line /proc/sys/kernel/random/boot_id || echo none; }
 
 # The digest of the version that `current` leads to; nothing if there is none.
@@ -123,13 +130,13 @@ answers() {
   return 1
 }
 
-# replace VERSION: makes `current` lead there, in one step.
+# replace VERSION [BY]: makes `current` lead there, in one step; by the program of a version that is
+# known to be good, where mv has no -T and would move it into the directory that `current` leads to.
 replace() {
   rm -f "$current.new"
   ln -s "versions/$1" "$current.new" || return 1
-  # An old mv has no -T and would move it into the directory that `current` leads to.
   mv -T -f "$current.new" "$current" 2>/dev/null ||
-    "$lib/versions/$1/hob" helper rename "$current.new" "$current" 2>/dev/null ||
+    { [ -n "${2:-}" ] && "$lib/versions/$2/hob" helper rename "$current.new" "$current" 2>/dev/null; } ||
     { rm -f "$current" && mv "$current.new" "$current"; }
   sync
 }
@@ -142,21 +149,63 @@ start_plain() {
   echo $! >"$pidfile"
 }
 
+# The servers of this installation, which may be two while one takes over from the other.
+servers() {
+  for process in /proc/[0-9]*; do
+    case $(tr '\000' ' ' <"$process/cmdline" 2>/dev/null) in
+      *"/hob serve --config $etc/hob.toml ") echo "${process##*/}" ;;
+    esac
+  done
+}
+
+# signal NAME: to all of them.
+signal() { for serving in $(servers); do kill -s "$1" "$serving" 2>/dev/null; done; }
+
 stop_plain() {
-  serving=$(first_line "$pidfile") || return 0
-  case $(readlink "/proc/$serving/exe" 2>/dev/null) in */hob* | "") ;; *) return 0 ;; esac
-  kill "$serving" 2>/dev/null
+  signal TERM
   patience=70
-  while alive "$serving" && [ $patience -gt 0 ]; do sleep 1; patience=$((patience - 1)); done
-  kill -9 "$serving" 2>/dev/null
+  while [ -n "$(servers)" ] && [ $patience -gt 0 ]; do sleep 1; patience=$((patience - 1)); done
+  signal KILL
   rm -f "$pidfile"
+}
+
+# What OpenRC starts and watches. It ends when the server has, and whoever took over from that.
+supervised() {
+  mkdir -p "$run" "$data" && cd / || exit
+  ending=
+  trap 'ending=yes; signal TERM' TERM INT
+  "$current/hob" serve --config "$etc/hob.toml" </dev/null &
+  echo $! >"$pidfile"
+  wait $!
+  code=$?
+  while serving=$(servers) && [ -n "$serving" ]; do
+    while alive "${serving%%[!0-9]*}"; do
+      sleep 2 &
+      wait $!
+    done
+  done
+  [ -n "$ending" ] || echo "$code" >"$run/ended"
+  exit "$code"
+}
+
+# drain PID: systemd waits for that. It would wait for nobody who took over from another process:
+# such a one is not its child when it hears of it, and is killed as soon as it was asked to end.
+drain() {
+  ! alive "${1:-}" || kill "$1"
+  while alive "${1:-}"; do sleep 0.1 2>/dev/null || sleep 1; done
 }
 
 # service_do start|stop|restart
 service_do() {
   case $(service) in
-    systemd) systemctl --no-block "$1" hob.service ;;
-    openrc) rc-service hob "$1" ;;
+    systemd)
+      systemctl reset-failed hob.service 2>/dev/null
+      systemctl --no-block "$1" hob.service
+      ;;
+    openrc)
+      rm -f "$run/ended"
+      rc-service hob "$1"
+      ;;
     *)
       [ "$1" = start ] || stop_plain
       [ "$1" = stop ] || start_plain
@@ -164,11 +213,14 @@ service_do() {
   esac
 }
 
-# True if a server of ours runs that was not told to end.
+# shows PROPERTY: what systemd says of the unit.
+shows() { systemctl show -p "$1" hob.service 2>/dev/null | sed 's/^[A-Za-z]*=//'; }
+
+# True if the server has ended that was started, and not told to end.
 crashed() {
   case $(service) in
-    systemd) case $(systemctl is-active hob.service) in failed) return 0 ;; esac; return 1 ;;
-    openrc) return 1 ;;
+    systemd) [ "$(shows ActiveState)" = failed ] || [ "$(shows NRestarts)" -gt 0 ] 2>/dev/null ;;
+    openrc) [ -e "$run/ended" ] ;;
     *) ! alive "$(first_line "$pidfile")" ;;
   esac
 }
@@ -179,29 +231,46 @@ outcome() {
   sync
 }
 
+# words [PID]: the last line of that process, or of any server, as far as this user may read it.
+words() {
+  if [ "$(service)" = systemd ]; then
+    journalctl --sync 2>/dev/null
+    if [ "$uid" = 0 ]; then unit=--unit; else unit=--user-unit; fi
+    journalctl --quiet --boot "$unit" hob.service --lines 1 --output cat _TRANSPORT=stdout \
+      ${1:+"_PID=$1"} 2>/dev/null
+  elif [ -z "${1:-}" ]; then
+    tail -n 1 "$log" 2>/dev/null
+  else
+    said | grep -v -e "$goes_on" -e ' upgrade: start ' | tail -n 1
+  fi | cut -c1-300
+}
+
 # What the log has had since a server was asked to hand over; and what that says if its successor is no
-# good.
-said() { tail -c "+$mark" "$log" 2>/dev/null; }
+# good. Where systemd has the log, it is told the same.
+said() {
+  case $mark in
+    status\ *) now=$(shows StatusText); [ "status $now" = "$mark" ] || printf '%s\n' " $now" ;;
+    *) tail -c "+$mark" "$log" 2>/dev/null ;;
+  esac
+}
 goes_on="this server goes on"
 
 # await VERSION SECONDS: true as soon as that version answers.
 await() {
-  until [ "$2" -le "${waited:=0}" ]; do
+  begun=$(passed)
+  until [ $(($(passed) - begun)) -ge "$2" ]; do
     answers "$1" && return 0
     if [ -z "$mark" ]; then
-      crashed && why="it ended at its start: $(tail -n 1 "$log" 2>/dev/null | cut -c1-300)" && return 1
+      crashed && why="it ended at its start: $(words)" && return 1
     elif said | grep -q "$goes_on"; then
       # Its own last words, or what the old server knows of its end.
-      why=$(said | grep -v -e "$goes_on" -e ' upgrade: start ' | tail -n 1 | cut -c1-300)
-      if [ -n "$why" ]; then
-        why="it ended at its start: $why"
-      else
-        why="it did not take over: $(said | sed -n "s/.* upgrade: \(.*\); $goes_on.*/\1/p" | tail -n 1)"
-      fi
+      end=$(said | sed -n "s/.* upgrade: \(.*\); $goes_on.*/\1/p" | tail -n 1)
+      heir=${end#successor }
+      why=$(words "${heir%%:*}")
+      if [ -n "$why" ]; then why="it ended at its start: $why"; else why="it did not take over: $end"; fi
       return 1
     fi
     sleep 1
-    waited=$((waited + 1))
   done
   why="no good answer in $2 s: $why"
   return 1
@@ -210,9 +279,12 @@ await() {
 # take_over NEW SECONDS [OLD]: what `current` leads to is to serve. A server that can hand its
 # sockets over is asked to, so that nobody is refused; otherwise it is started again.
 take_over() {
-  waited=0 mark=
+  mark=
   if [ -n "${3:-}" ] && answers "$3" && [ -n "$(number server_pid)" ]; then
-    mark=$(($(size_of "$log") + 1))
+    case $(service) in
+      systemd) mark="status $(shows StatusText)" ;;
+      *) mark=$(($(size_of "$log") + 1)) ;;
+    esac
     kill -USR2 "$server_pid"
     if await "$1" "$2"; then
       [ "$(service)" = systemd ] || echo "$server_pid" >"$pidfile"
@@ -240,13 +312,12 @@ back() {
     return
   fi
   reason=$3
-  replace "$2"
+  replace "$2" "$2"
   # The old one may never have stopped serving.
   if answers "$2"; then
     end_all_of "$1"
   else
-    waited=0
-    take_over "$2" 60 "$1" || { waited=0 mark=; service_do restart; await "$2" 60; } ||
+    take_over "$2" 60 "$1" || { mark=; service_do restart; await "$2" 60; } ||
       reason="$reason; and it does not answer either: $why"
   fi
   rm -f "$lib/trial"
@@ -259,7 +330,10 @@ locked() {
   set -- $(first_line "$lib/lock")
   [ "${2:-}" = "$(boot_id)" ] && alive "${1:-}"
 }
-lock() { ! locked && echo "$$ $(boot_id)" >"$lib/lock"; }
+lock() {
+  locked || rm -f "$lib/lock"
+  (set -C && echo "$$ $(boot_id)" >"$lib/lock") 2>/dev/null
+}
 unlock() { rm -f "$lib/lock"; }
 
 # activate ATTEMPT NEW PROBE_SECONDS CONFIRM_SECONDS: the board alone decides. It is started in a
@@ -268,12 +342,12 @@ activate() {
   attempt=$1 new=$2 why=
   old=$(version_now)
   [ "$old" != "$new" ] || old=$(first_line "$lib/previous")
-  lock || return
+  lock || { echo "$attempt" >"$lib/refused"; return; }
   rm -f "$lib/confirmed"
   outcome running "activating $new"
   echo "$new ${old:--} $(boot_id) $attempt" >"$lib/trial"
   was=$(version_now)
-  if ! replace "$new"; then
+  if ! replace "$new" "$was"; then
     rm -f "$lib/trial"
     outcome failed "the disk cannot be written"
   elif ! take_over "$new" "$3" "$was"; then
@@ -317,7 +391,7 @@ boot() {
   if [ "${2:--}" = - ] || [ ! -x "$lib/versions/$2/hob" ]; then
     outcome failed "the board went down before $1 was confirmed; nothing was installed before"
   else
-    replace "$2"
+    replace "$2" "$2"
     outcome rolled-back "rolled back to $2: the board went down before $1 was confirmed"
   fi
 }
@@ -411,53 +485,9 @@ await_outcome() {
       "$1 running"*) ;;
       "$1 "*) cut -d' ' -f2- <"$lib/outcome"; return ;;
     esac
+    [ "$(first_line "$lib/refused")" != "$1" ] || { echo "failed another deployment runs there"; return; }
     sleep 1
     left=$((left - 1))
   done
   echo "running"
-}
-
-# place NAME CONTENT VERSION: the zip's content takes the place of the function's folder. Beside
-# the folders it would be taken for one of them.
-place() {
-  umask 077
-  zip=$lib/incoming/zip-$2/hob new=$etc/functions.new/$1 folder=$etc/functions/$1
-  hob=$lib/versions/$3/hob
-  if [ -f "$zip" ]; then
-    rm -rf "$new"
-    mkdir -p "$new" "$lib/functions" || fail "mkdir $new: it failed"
-    "$hob" helper unfold "$zip" "$new" || fail "unpack function $1: it failed"
-    sync
-    if [ -d "$folder" ]; then
-      "$hob" helper exchange "$new" "$folder" 2>/dev/null ||
-        { mv "$folder" "$new.old" && mv "$new" "$folder"; } || fail "replace $folder: it failed"
-    else
-      mv "$new" "$folder" || fail "write $folder: it failed"
-    fi
-    echo "$2" >"$lib/functions/$1"
-    rm -rf "$etc/functions.new" "$lib/incoming/zip-$2"
-  fi
-  [ "$(first_line "$lib/functions/$1")" = "$2" ] || return 1
-  await_function "$1"
-  echo placed
-}
-
-# await_function NAME: the server takes folders over within seconds, and whoever deploys one calls it
-# next. One that is not valid is listed as well.
-await_function() {
-  asker=$current/hob
-  patience=10
-  until client 5 ls && grep -q "^$1 " "$lib/answer"; do
-    patience=$((patience - 1))
-    [ $patience -gt 0 ] || return 0
-    sleep 1
-  done
-}
-
-# drop NAME: a function that is gone on the deployer's side.
-drop() {
-  mkdir -p "$etc/functions.new"
-  mv "$etc/functions/$1" "$etc/functions.new/$1" && rm -f "$lib/functions/$1"
-  rm -rf "$etc/functions.new"
-  echo dropped
 }

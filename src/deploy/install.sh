@@ -1,4 +1,4 @@
-# The rest of board.sh: units, and the verbs.
+# The rest of board.sh: units, functions, and the verbs.
 
 unit() {
   cat <<UNIT
@@ -6,6 +6,7 @@ unit() {
 Description=hob runs functions
 Documentation=https://docs.aws.amazon.com/lambda/
 After=network.target
+ConditionPathExists=$current/hob
 
 [Service]
 Type=notify
@@ -13,6 +14,7 @@ NotifyAccess=all
 ExecStartPre=-/bin/sh $lib/deploy.sh boot
 ExecStart=$current/hob serve --config $etc/hob.toml
 ExecReload=/bin/kill -HUP \$MAINPID
+ExecStop=-/bin/sh $lib/deploy.sh drain \$MAINPID
 Restart=on-failure
 RestartSec=2
 KillMode=mixed
@@ -48,14 +50,17 @@ openrc_script() {
 #!/sbin/openrc-run
 description="hob runs functions"
 supervisor=supervise-daemon
-command=$current/hob
-command_args="serve --config $etc/hob.toml"
+command=/bin/sh
+command_args="$lib/deploy.sh supervised"
 output_log=$log
 error_log=$log
+respawn_delay=2
+respawn_max=0
+retry=TERM/75/KILL/5
 extra_started_commands="reload"
 depend() { use net; }
 start_pre() { /bin/sh $lib/deploy.sh boot; mkdir -p $run; }
-reload() { supervise-daemon hob --signal HUP; }
+reload() { /bin/sh $lib/deploy.sh reload; }
 SCRIPT
 }
 
@@ -67,7 +72,7 @@ case "\${1:-}" in
   start) /bin/sh $lib/deploy.sh boot; exec /bin/sh $lib/deploy.sh start ;;
   stop) exec /bin/sh $lib/deploy.sh stop ;;
   restart) exec /bin/sh $lib/deploy.sh restart ;;
-  reload) kill -HUP "\$(cat $pidfile)" ;;
+  reload) exec /bin/sh $lib/deploy.sh reload ;;
   *) echo "usage: \$0 start|stop|restart|reload" >&2; exit 2 ;;
 esac
 SCRIPT
@@ -80,7 +85,9 @@ settle_file() {
   { chmod "$2" "$1.new" && mv -f "$1.new" "$1"; } || fail "write $1: it failed"
 }
 
-# install VERSION: everything around the binary; what the board's owner may have changed stays.
+# True if this user's services run without a login.
+lingers() { [ "$(loginctl show-user "$uid" -p Linger 2>/dev/null)" = Linger=yes ]; }
+
 # Small systems have no program for it.
 add_group() {
   for id in 999 998 997 996 995; do
@@ -91,6 +98,7 @@ add_group() {
   return 1
 }
 
+# install VERSION: everything around the binary; what the board's owner may have changed stays.
 install() {
   mkdir -p "$lib" "$bin" "$etc/functions" "$data" "$run" || fail "the directories cannot be made"
   [ "$uid" != 0 ] || grep -q '^hob:' /etc/group 2>/dev/null ||
@@ -116,8 +124,8 @@ install() {
     systemd)
       unit | settle_file "$units/hob.service" 644 && systemctl daemon-reload
       systemctl enable hob.service 2>/dev/null || echo "note the unit could not be enabled"
-      [ "$uid" = 0 ] || loginctl enable-linger 2>/dev/null ||
-        echo "note without lingering the server ends when you log out"
+      [ "$uid" = 0 ] || lingers || loginctl enable-linger 2>/dev/null ||
+        echo "note without lingering the server ends when you log out: root may loginctl enable-linger $(id -un)"
       ;;
     openrc)
       openrc_script | settle_file /etc/init.d/hob 755
@@ -130,6 +138,51 @@ install() {
     *) echo "note the server does not survive a reboot: there is no service for users" ;;
   esac
   echo "installed"
+}
+
+# place NAME CONTENT VERSION: the zip's content takes the place of the function's folder. Beside
+# the folders it would be taken for one of them.
+place() {
+  umask 077
+  zip=$lib/incoming/zip-$2/hob new=$etc/functions.new/$1 folder=$etc/functions/$1
+  hob=$lib/versions/$3/hob
+  if [ -f "$zip" ]; then
+    rm -rf "$new"
+    mkdir -p "$new" "$lib/functions" || fail "mkdir $new: it failed"
+    "$hob" helper unfold "$zip" "$new" || fail "unpack function $1: it failed"
+    sync
+    if [ -d "$folder" ]; then
+      "$hob" helper exchange "$new" "$folder" 2>/dev/null ||
+        { mv "$folder" "$new.old" && mv "$new" "$folder"; } || fail "replace $folder: it failed"
+    else
+      mv "$new" "$folder" || fail "write $folder: it failed"
+    fi
+    echo "$2" >"$lib/functions/$1"
+    rm -rf "$etc/functions.new" "$lib/incoming/zip-$2"
+  fi
+  [ "$(first_line "$lib/functions/$1")" = "$2" ] || return 1
+  await_function "$1"
+  echo placed
+}
+
+# await_function NAME: the server takes folders over within seconds, and whoever deploys one calls it
+# next. One that is not valid is listed as well.
+await_function() {
+  asker=$current/hob
+  patience=10
+  until client 5 ls && grep -q "^$1 " "$lib/answer"; do
+    patience=$((patience - 1))
+    [ $patience -gt 0 ] || return 0
+    sleep 1
+  done
+}
+
+# drop NAME: a function that is gone on the deployer's side.
+drop() {
+  mkdir -p "$etc/functions.new"
+  mv "$etc/functions/$1" "$etc/functions.new/$1" && rm -f "$lib/functions/$1"
+  rm -rf "$etc/functions.new"
+  echo dropped
 }
 
 verb=${1:-}
@@ -145,13 +198,17 @@ case $verb in
     # Apart from this session, with nothing of it open.
     case $(first_line "$lib/outcome") in "$1 "*) echo launched; exit ;; esac
     ! locked || { echo busy; exit; }
-    $(apart) sh "$lib/deploy.sh" activate "$@" </dev/null >>"$lib/deploy.log" 2>&1 &
+    # shellcheck disable=SC2046 # words are wanted
+    $(apart) $(outlives) sh "$lib/deploy.sh" activate "$@" </dev/null >>"$lib/deploy.log" 2>&1 &
     echo launched
     ;;
   activate) activate "$@" ;;
   await) await_outcome "$@" ;;
   confirm) echo "$1" >"$lib/confirmed.new" && mv -f "$lib/confirmed.new" "$lib/confirmed" && echo confirmed ;;
   boot) boot ;;
+  drain) drain "$@" ;;
+  supervised) supervised ;;
+  reload) signal HUP ;;
   start | stop | restart) service_do "$verb" ;;
   *) fail "no such verb" ;;
 esac

@@ -295,6 +295,9 @@ fn activate(
             "done" => {
                 report.version = version.to_owned();
                 report.text = "serves".into();
+                // What was before, and since when it serves, is known only now.
+                let again = link.steady(&["look"]).ok().and_then(|said| Look::parse(&said));
+                report.look = again.or(report.look.take());
                 return Ok(());
             }
             "running" => left = left.saturating_sub(AWAIT_S),

@@ -260,11 +260,11 @@ impl Server {
         log::info!("board {}", settings.board);
         log::info!("memory: {}", settings.budget);
         log::info!("socket {}, {} slots", settings.socket.display(), settings.budget.slots);
-        notify(NotifyState::Ready);
+        notify(&[NotifyState::Ready]);
         self.watch();
         let (drain_limit_s, succession) = self.until_stop(settings.drain_limit_s).await;
         if succession.is_none() {
-            notify(NotifyState::Stopping);
+            notify(&[NotifyState::Stopping]);
         }
         self.stop(drain_limit_s, succession.as_ref()).await;
         Ok(if succession.is_some() { End::Succeeded } else { End::Stopped })
@@ -307,7 +307,7 @@ impl Server {
         let reactor = Rc::clone(&self.host.reactor);
         let task = async move {
             loop {
-                notify(NotifyState::Watchdog);
+                notify(&[NotifyState::Watchdog]);
                 reactor.sleep_ms(ms).await;
             }
         };
@@ -330,7 +330,9 @@ impl Server {
             match happened {
                 Happened::Upgraded(Ok(succession)) => return (drain_limit_s, Some(succession)),
                 Happened::Upgraded(Err(why)) => {
-                    log::error!("upgrade: {why}; this server goes on");
+                    let outcome = format!("upgrade: {why}; this server goes on");
+                    log::error!("{outcome}");
+                    notify(&[NotifyState::Status(&outcome)]);
                     upgrade = None;
                 }
                 Happened::Signal(Signal::Upgrade) if upgrade.is_some() => {
@@ -456,8 +458,8 @@ fn file_limits(slots: u16) -> Result<usize, Error> {
 }
 
 /// Tells systemd, if that is who started us.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         log::warn!("notify systemd: {error}");
     }
 }

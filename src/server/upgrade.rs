@@ -66,7 +66,9 @@ impl Server {
             return Err(format!("successor {}: {why}", heir.pid()));
         }
         log::info!("upgrade: process {} serves", heir.pid());
-        notify(NotifyState::MainPid(heir.pid().unsigned_abs()));
+        // What was said of an earlier attempt holds no more.
+        let main_pid = NotifyState::MainPid(heir.pid().unsigned_abs());
+        notify(&[main_pid, NotifyState::Status("")]);
         Ok(Succession { channel: Rc::new(channel), _turn: turn })
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::common::{HOB, Ran, eventually, executable};
+use super::machine::Group;
 
 /// Which SSH server.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,10 +24,24 @@ pub struct Make {
     mounts: String,
 }
 
+/// How a board is started, as often as it is.
+pub struct Launch {
+    /// What its first process runs; `$R` is its root.
+    pub script: String,
+    /// What `unshare` is told besides.
+    pub namespaces: &'static [&'static str],
+    /// Who logs in for `hob deploy`.
+    pub user: &'static str,
+    pub port: u16,
+    /// Goes with it.
+    pub _group: Option<Group>,
+}
+
 /// A running board.
 pub struct Board {
     dir: tempfile::TempDir,
     first: Child,
+    launch: Launch,
     pub port: u16,
 }
 
@@ -39,14 +54,14 @@ pub fn patiently<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     found.unwrap_or_else(|| panic!("waited in vain: {what}"))
 }
 
-fn run(program: &str, arguments: &[&str]) -> String {
+pub fn run(program: &str, arguments: &[&str]) -> String {
     let ran = Ran::of(Command::new(program).args(arguments));
     assert_eq!(ran.code, 0, "{program} {arguments:?}: {}", ran.err);
     ran.out
 }
 
-fn find(program: &str) -> PathBuf {
-    let places = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+pub fn find(program: &str) -> PathBuf {
+    let places = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/lib/systemd"];
     let found = places.iter().map(|place| Path::new(place).join(program)).find(|p| p.exists());
     found.unwrap_or_else(|| panic!("install {program}: tests/run does"))
 }
@@ -70,12 +85,18 @@ fn copy_libraries(root: &Path, program: &Path) {
     }
 }
 
-/// The user's `ssh`, with the key of this board.
-fn client_settings(dir: &Path) {
+/// A new key; its public half.
+pub fn key(path: &Path) -> String {
+    run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", path.to_str().unwrap()]);
+    fs::read_to_string(path.with_extension("pub")).unwrap()
+}
+
+/// The user's `ssh`, with the key of this board; `more` settings.
+fn client_settings(dir: &Path, more: &str) {
     let key = dir.join("key");
     let settings = format!(
         "Host *\nIdentityFile {}\nIdentitiesOnly yes\nUserKnownHostsFile /dev/null\n\
-         StrictHostKeyChecking no\nLogLevel ERROR\n",
+         StrictHostKeyChecking no\nLogLevel ERROR\n{more}",
         key.display()
     );
     fs::write(dir.join("ssh_config"), settings).unwrap();
@@ -83,8 +104,28 @@ fn client_settings(dir: &Path) {
     executable(&dir.join("ssh"), &format!("#!/bin/sh\nexec ssh -F {} \"$@\"\n", file.display()));
 }
 
+/// Starts the first process: whatever happens, it ends with the test that started it.
+fn spawn(dir: &Path, launch: &Launch) -> Child {
+    let log = fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
+    let first = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare", "--fork", "--kill-child"])
+        .args(launch.namespaces)
+        .args(["sh", "-c", &launch.script])
+        .env("R", dir.join("root"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let network = format!("/proc/{}/ns/net", first.id());
+    let own = launch.namespaces.contains(&"--net");
+    let way = format!("ProxyCommand nsenter --net={network} busybox nc %h %p\n");
+    client_settings(dir, if own { &way } else { "" });
+    first
+}
+
 impl Make {
-    /// A board with BusyBox, without these applets.
+    /// A board with BusyBox, without these applets; only another shell than its own misses them.
     pub fn new(sshd: Sshd, without: &[&str]) -> Make {
         let dir = tempfile::tempdir().unwrap();
         // A chroot for OpenSSH must not be open to others.
@@ -133,6 +174,30 @@ impl Make {
         self
     }
 
+    /// Its first process is BusyBox's init, which starts what OpenRC has in its default runlevel;
+    /// `packages` is where that was unpacked.
+    pub fn openrc(self, packages: &Path) -> Make {
+        let root = self.root();
+        for place in ["bin", "sbin", "lib", "etc"] {
+            let from = packages.join(place);
+            run("cp", &["-a", from.to_str().unwrap(), root.to_str().unwrap()]);
+        }
+        for program in ["sbin/openrc-run", "sbin/supervise-daemon", "bin/rc-status"] {
+            copy_libraries(&root, &packages.join(program));
+        }
+        for level in ["sysinit", "boot", "default", "shutdown"] {
+            fs::create_dir_all(root.join("etc/runlevels").join(level)).unwrap();
+        }
+        let inittab = "::sysinit:/sbin/openrc sysinit\n::wait:/sbin/openrc default\n\
+                       ::shutdown:/sbin/openrc shutdown\n";
+        fs::write(root.join("etc/inittab"), inittab).unwrap();
+        for file in ["fstab", "insserv.conf"] {
+            fs::write(root.join("etc").join(file), "").unwrap();
+        }
+        symlink("../run", root.join("var/run")).unwrap();
+        self.mount("mount -t tmpfs none $R/run")
+    }
+
     /// Runs this before the SSH server, in the board's namespaces; `$R` is its root.
     pub fn mount(mut self, command: &str) -> Make {
         self.mounts += &format!("{command}\n");
@@ -142,9 +207,7 @@ impl Make {
     /// Starts it.
     pub fn start(self) -> Board {
         let (root, dir) = (self.root(), self.dir);
-        let key = dir.path().join("key");
-        run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", key.to_str().unwrap()]);
-        let public = fs::read_to_string(dir.path().join("key.pub")).unwrap();
+        let public = key(&dir.path().join("key"));
         let authorized = root.join("root/.ssh/authorized_keys");
         fs::write(&authorized, public).unwrap();
         for path in [root.clone(), root.join("root"), root.join("root/.ssh"), authorized.clone()] {
@@ -157,17 +220,22 @@ impl Make {
                 copy_program(&root, &find("dropbear"), "/usr/sbin/dropbear");
                 let host_key = root.join("etc/dropbear_key");
                 run("dropbearkey", &["-t", "ed25519", "-f", host_key.to_str().unwrap()]);
-                format!(
-                    "exec chroot $R /usr/sbin/dropbear -F -E -s -p 127.0.0.1:{port} \
-                     -r /etc/dropbear_key -P /tmp/dropbear.pid"
-                )
+                let command = format!(
+                    "/usr/sbin/dropbear -F -E -s -p 127.0.0.1:{port} -r /etc/dropbear_key \
+                     -P /tmp/dropbear.pid"
+                );
+                let inittab = root.join("etc/inittab");
+                if inittab.exists() {
+                    let lines = fs::read_to_string(&inittab).unwrap();
+                    fs::write(inittab, format!("{lines}::respawn:{command}\n")).unwrap();
+                    "exec chroot $R /bin/init".to_owned()
+                } else {
+                    format!("exec chroot $R {command}")
+                }
             }
             Sshd::OpenSsh => {
                 let host_key = dir.path().join("host_key");
-                run(
-                    "ssh-keygen",
-                    &["-q", "-t", "ed25519", "-N", "", "-f", host_key.to_str().unwrap()],
-                );
+                key(&host_key);
                 let settings = format!(
                     "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\n\
                      ChrootDirectory /srv\nUsePAM no\nStrictModes no\nPidFile none\n\
@@ -189,22 +257,39 @@ impl Make {
             "set -e\nmount --bind $R $R\nmount -t proc proc $R/proc\nmount --bind /dev $R/dev\n{}{server}\n",
             self.mounts
         );
-        let log = fs::File::create(dir.path().join("log")).unwrap();
-        let first = Command::new("unshare")
-            .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &script])
-            .env("R", &root)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        client_settings(dir.path());
+        let namespaces = &["--mount", "--pid"];
+        let launch = Launch { script, namespaces, user: "root", port, _group: None };
+        let board = Board::start(dir, launch);
         eventually("the SSH server listens", || TcpStream::connect(("127.0.0.1", port)).ok());
-        Board { dir, first, port }
+        board
     }
 }
 
 impl Board {
+    /// Starts what is in `root` in this directory.
+    pub fn start(dir: tempfile::TempDir, launch: Launch) -> Board {
+        let first = spawn(dir.path(), &launch);
+        let port = launch.port;
+        Board { dir, first, launch, port }
+    }
+
+    /// After its first process has ended, or as if the power were lost.
+    pub fn start_again(&mut self) {
+        let _ = self.first.kill();
+        self.first.wait().unwrap();
+        self.first = spawn(self.dir.path(), &self.launch);
+    }
+
+    /// True if its first process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.first.try_wait().unwrap().is_some()
+    }
+
+    /// The network that it has, if that is its own.
+    pub fn network(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.first.id()).into()
+    }
+
     /// The board's root directory, from outside; without what is mounted in it.
     pub fn root(&self) -> PathBuf {
         self.dir.path().join("root")
@@ -212,7 +297,10 @@ impl Board {
 
     /// Where the board keeps versions.
     pub fn lib(&self) -> PathBuf {
-        self.root().join("usr/local/lib/hob")
+        match self.launch.user {
+            "root" => self.root().join("usr/local/lib/hob"),
+            user => self.root().join("home").join(user).join(".local/lib/hob"),
+        }
     }
 
     /// The version in force.
@@ -228,7 +316,7 @@ impl Board {
 
     /// Its address for `hob deploy`.
     pub fn address(&self) -> String {
-        format!("root@127.0.0.1:{}", self.port)
+        format!("{}@127.0.0.1:{}", self.launch.user, self.port)
     }
 
     /// `hob deploy` to this board.
@@ -255,17 +343,38 @@ impl Board {
 
     /// Runs a command on it.
     pub fn sh(&self, command: &str) -> Ran {
-        let port = self.port.to_string();
+        self.sh_as(self.launch.user, command)
+    }
+
+    /// Runs a command on it as another user.
+    pub fn sh_as(&self, user: &str, command: &str) -> Ran {
+        let (host, port) = (format!("{user}@127.0.0.1"), self.port.to_string());
         let mut ssh = Command::new(self.dir.path().join("ssh"));
-        ssh.args(["-p", &port, "root@127.0.0.1", command]).stdin(Stdio::null());
+        ssh.args(["-p", &port, &host, command]).stdin(Stdio::null());
         Ran::of(&mut ssh)
     }
 
     /// True if the server there answers its command line.
     pub fn serves(&self) -> bool {
-        self.sh("/usr/local/bin/hob ls").code == 0
+        self.hob("ls").code == 0
     }
 
+    /// The command line there.
+    pub fn hob(&self, arguments: &str) -> Ran {
+        self.sh(&format!("{} {arguments}", self.program()))
+    }
+
+    /// Who logs in.
+    pub fn user(&self) -> &'static str {
+        self.launch.user
+    }
+
+    /// Its path, as a shell there has it.
+    pub fn program(&self) -> &'static str {
+        if self.launch.user == "root" { "/usr/local/bin/hob" } else { "~/.local/bin/hob" }
+    }
+
+    /// What it has done, for people.
     fn log(&self) -> String {
         let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
         let lib = self.lib();
@@ -283,6 +392,12 @@ impl Drop for Board {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.log());
+            if self.launch._group.is_some() && !self.has_ended() {
+                eprintln!(
+                    "--- journal\n{}",
+                    self.sh_as("root", "journalctl --quiet --lines 30").out
+                );
+            }
         }
         let _ = self.first.kill();
         let _ = self.first.wait();

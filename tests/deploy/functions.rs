@@ -31,7 +31,7 @@ fn answers(board: &Board, name: &str, reply: &str) {
 
 #[test]
 fn functions_travel_and_only_what_changed() {
-    let board = Make::new(Sshd::Dropbear, &["sha256sum"]).start();
+    let board = Make::new(Sshd::Dropbear, &["sha256sum"]).shell("dash").start();
     let toml = "listen = \"127.0.0.1:0\"\nfunctions = \"/etc/hob/functions\"\n";
     fs::write(board.root().join("etc/hob/hob.toml"), toml).unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -61,7 +61,7 @@ fn a_handler_for_another_machine_stops_all_of_it() {
     let board = Make::new(Sshd::Dropbear, &[]).start();
     let directory = tempfile::tempdir().unwrap();
     function(directory.path(), "arm", "");
-    let mut bytes = fs::read(program("crash", "return 1;")).unwrap();
+    let mut bytes = fs::read(program("quits", "return 1;")).unwrap();
     bytes[18] = 183;
     fs::write(directory.path().join("arm/run.sh"), bytes).unwrap();
     let ran = deploy(&board, directory.path(), &[]);

@@ -6,6 +6,13 @@ use super::binaries::{name_of, scratch, version};
 use super::board::{Board, Make, Sshd};
 use super::common::Ran;
 
+/// VERSION and BEFORE of the table's only host; it serves since some time.
+fn columns(ran: &Ran) -> [String; 2] {
+    let line: Vec<&str> = ran.out.lines().nth(1).unwrap().split_whitespace().collect();
+    assert!(line[4].ends_with('Z') && line[4].contains('T'), "{}", ran.out);
+    [line[2].to_owned(), line[3].to_owned()]
+}
+
 fn whole_way(board: &Board) {
     let (one, two) = (version("one"), version("two"));
     let dry = board.deploy(&one, &["--dry-run"]);
@@ -16,6 +23,7 @@ fn whole_way(board: &Board) {
     let first = board.deploy(&one, &[]);
     assert_eq!(first.code, 0, "{}{}", first.out, first.err);
     assert!(first.out.contains("serves"), "{}", first.out);
+    assert_eq!(columns(&first), [name_of(&one), "-".to_owned()]);
     assert_eq!(board.current(), Some(name_of(&one)));
     assert!(board.serves());
 
@@ -25,6 +33,7 @@ fn whole_way(board: &Board) {
 
     let second = board.deploy(&two, &[]);
     assert_eq!(second.code, 0, "{}{}", second.out, second.err);
+    assert_eq!(columns(&second), [name_of(&two), name_of(&one)]);
     assert_eq!(board.current(), Some(name_of(&two)));
     assert!(board.serves());
 
@@ -53,6 +62,7 @@ fn openssh_and_dash() {
 #[test]
 fn a_board_without_the_usual_tools_and_with_its_clock_at_1970() {
     let make = Make::new(Sshd::Dropbear, &["sha256sum", "setsid", "date", "groupadd", "addgroup"]);
+    let make = make.shell("dash");
     super::common::executable(
         &make.root().join("bin/date"),
         "#!/bin/sh\necho 1970-01-01T00:00:07Z\n",

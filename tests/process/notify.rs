@@ -41,7 +41,8 @@ fn systemd_hears_who_serves_and_that_it_lives(reaper: &[&str]) {
     both[1] = heard(&socket, &[alive.clone(), both[0].clone()]);
     both.sort();
     assert_eq!(both[1], "READY=1");
-    let successor: u32 = both[0].strip_prefix("MAINPID=").unwrap().parse().unwrap();
+    let named = both[0].strip_prefix("MAINPID=").unwrap().strip_suffix("\nSTATUS=").unwrap();
+    let successor: u32 = named.parse().unwrap();
     assert!(successor != server.id());
     assert!(server.wait().unwrap().success());
     assert_eq!([heard(&socket, &[]), heard(&socket, &[])], [&*alive, &*alive]);
