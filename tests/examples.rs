@@ -5,14 +5,58 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use common::{Site, eventually, example};
+use hob::wire::{Context, FRAME_MAX, FromWorker, PROTOCOL, ToWorker, decode, encode};
 
 fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_handler_speaks_what_its_host_understands() {
+    let run = |host: &str| {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let mut command = Command::new(example("hello-native"));
+        command.env("HOB_WIRE", host).stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        let context = Context {
+            id: 1,
+            deadline_ms: u64::MAX,
+            request_id: "",
+            function_arn: "",
+            trace_id: "",
+            client_context: "",
+            identity: "",
+        };
+        let mut frame = [0; 64];
+        let length = encode(&ToWorker::Invoke(context), 2, &mut frame).unwrap();
+        ours.write_all(&[&frame[..length], b"{}"].concat()).unwrap();
+        ours.shutdown(Shutdown::Write).unwrap();
+        let mut said = Vec::new();
+        ours.read_to_end(&mut said).unwrap();
+        assert!(child.wait().unwrap().success());
+        let mut messages = Vec::new();
+        while let Some(frame) = decode::<FromWorker>(&said, FRAME_MAX).unwrap() {
+            messages.push(frame.message);
+            said.drain(..frame.end);
+        }
+        messages
+    };
+    let (ready, reply) = (FromWorker::Ready, FromWorker::Reply { id: 1 });
+    assert_eq!(run("3"), [FromWorker::Hello { protocol: 3 }, ready, reply, ready]);
+    let now = run("200");
+    let hello = FromWorker::Hello { protocol: PROTOCOL };
+    let FromWorker::Memory { kib: 100.. } = now[2] else { panic!("{now:?}") };
+    assert_eq!([now[0], now[1], now[3], now[4]], [hello, ready, reply, ready]);
 }
 
 /// Copies the example functions; what they link to is what this test run has built.

@@ -11,7 +11,7 @@ use std::vec::Vec;
 use super::zygote::{fork_workers, memory_kib_max};
 use super::{Context, Report, Stream};
 use crate::wire::{
-    Error, FRAME_MAX, FromWorker, PIECE_MAX, PREFIX, PROTOCOL, ToWorker, decode, encode,
+    Error, FRAME_MAX, FromWorker, MEMORY, PIECE_MAX, PREFIX, PROTOCOL, ToWorker, decode, encode,
 };
 
 /// A handler's error: becomes Lambda's `errorType` and `errorMessage`. Anything that implements
@@ -95,6 +95,12 @@ where
     begin(|| bit_by_bit(make()), true)
 }
 
+/// The protocol that both sides speak: an older host says so, and would not understand more.
+pub(super) fn protocol() -> u8 {
+    let host = std::env::var("HOB_WIRE").ok().and_then(|number| number.parse().ok());
+    host.map_or(PROTOCOL, |host: u8| host.min(PROTOCOL))
+}
+
 /// Answers invocations with what `handler` returns.
 fn whole<H>(
     mut handler: H,
@@ -102,7 +108,7 @@ fn whole<H>(
 where
     H: FnMut(&[u8], &Context<'_>) -> Result<Vec<u8>, Failure>,
 {
-    let mut told = false;
+    let mut told = protocol() < MEMORY;
     move |socket, event, context| {
         let (message, payload) = match handler(event, context) {
             Ok(reply) => (FromWorker::Reply { id: context.id }, reply),
@@ -207,7 +213,7 @@ where
     }
     let mut answer = make();
     let mut out = [0; 64];
-    let hello = encode(&FromWorker::Hello { protocol: PROTOCOL }, 0, &mut out).map_err(broken)?;
+    let hello = encode(&FromWorker::Hello { protocol: protocol() }, 0, &mut out).map_err(broken)?;
     let ready = encode(&FromWorker::Ready, 0, &mut out[hello..]).map_err(broken)?;
     socket.write_all(&out[..hello + ready])?;
     // Not one page of it is touched before it is read into.

@@ -22,8 +22,8 @@ use std::vec::Vec;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
-use super::unix::{broken, cut};
-use crate::wire::{FromWorker, HEADER_MAX, PROTOCOL, ToWorker, decode, encode};
+use super::unix::{broken, cut, protocol};
+use crate::wire::{FromWorker, HEADER_MAX, ToWorker, decode, encode};
 
 /// Forks a worker for each message on `control`. Returns the worker's socket in each worker, and
 /// `None` in the zygote once the host hangs up. If `sharing` is false, open files and connections
@@ -31,7 +31,7 @@ use crate::wire::{FromWorker, HEADER_MAX, PROTOCOL, ToWorker, decode, encode};
 pub fn fork_workers(mut control: UnixStream, sharing: bool) -> Result<Option<UnixStream>> {
     let host = process_id(rustix::process::getppid());
     let refusal = threads().or_else(|| (!sharing).then(|| open_things(&control)).flatten());
-    say(&mut control, FromWorker::Hello { protocol: PROTOCOL }, b"")?;
+    say(&mut control, FromWorker::Hello { protocol: protocol() }, b"")?;
     match &refusal {
         None => say(&mut control, FromWorker::Ready, b"")?,
         Some(why) => say(&mut control, FromWorker::Unforkable, why.as_bytes())?,
