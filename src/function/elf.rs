@@ -41,8 +41,11 @@ impl Elf {
         };
         let mut elf = Elf { target: Target { machine, wide, little }, interpreter: None };
         for n in 0..usize::from(count) {
-            let header = usize::try_from(at).ok()?.checked_add(n * usize::from(size))?;
-            let Some(kind) = reader.u32(header) else { break };
+            let header = usize::try_from(at).ok();
+            let header = header.and_then(|at| at.checked_add(n * usize::from(size)));
+            let kind = header.and_then(|at| Some((at, reader.u32(at)?)));
+            // What points nowhere is none, whatever the width of this machine's words.
+            let Some((header, kind)) = kind else { break };
             if kind == PT_INTERP {
                 let (offset, length) = if wide {
                     (reader.u64(header + 8)?, reader.u64(header + 32)?)

@@ -140,7 +140,7 @@ pub struct Server {
 }
 
 /// The command line of a server in `root`. A server that grows without bound fails its test
-/// instead of the machine.
+/// instead of the machine. (qemu reserves 4 GiB for a program of a 32-bit processor.)
 pub fn serve_command(root: &Path, arguments: &[&str]) -> Command {
     serve_command_of(HOB.as_ref(), root, arguments)
 }
@@ -149,7 +149,7 @@ pub fn serve_command(root: &Path, arguments: &[&str]) -> Command {
 fn serve_command_of(program: &Path, root: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command
-        .args(["-c", "ulimit -v 4000000; exec \"$@\"", "sh"])
+        .args(["-c", "ulimit -v 8000000; exec \"$@\"", "sh"])
         .arg(program)
         .arg("serve")
         .arg(root.join("functions"))

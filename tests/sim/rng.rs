@@ -25,6 +25,6 @@ impl Rng {
     }
 
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.next()).unwrap() % from.len()]
+        from[usize::try_from(self.between(0, from.len() as u64 - 1)).unwrap()]
     }
 }
