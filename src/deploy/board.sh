@@ -152,7 +152,7 @@ start_plain() {
 # The servers of this installation, which may be two while one takes over from the other.
 servers() {
   for process in /proc/[0-9]*; do
-    case $(tr '\000' ' ' <"$process/cmdline" 2>/dev/null) in
+    case $({ tr '\000' ' ' <"$process/cmdline"; } 2>/dev/null) in
       *"/hob serve --config $etc/hob.toml ") echo "${process##*/}" ;;
     esac
   done

@@ -96,7 +96,7 @@ fn client_settings(dir: &Path, more: &str) {
     let key = dir.join("key");
     let settings = format!(
         "Host *\nIdentityFile {}\nIdentitiesOnly yes\nUserKnownHostsFile /dev/null\n\
-         StrictHostKeyChecking no\nLogLevel ERROR\n{more}",
+         StrictHostKeyChecking no\nLogLevel ERROR\nKexAlgorithms curve25519-sha256\n{more}",
         key.display()
     );
     fs::write(dir.join("ssh_config"), settings).unwrap();
