@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::look::Look;
 use crate::error::Error;
-use crate::function::elf::{Elf, LOOK, Target};
+use crate::function::elf::{Elf, LOOK, Target, arm_architecture};
 
 /// What a board runs, by the words of `cross/build`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,11 +77,11 @@ impl Arch {
     }
 
     /// Why a hob of this kind does not run there.
-    fn check(self, elf: &Elf, header: &[u8], look: &Look) -> Result<(), String> {
+    fn check(self, elf: &Elf, bytes: &[u8], look: &Look) -> Result<(), String> {
         if elf.target != self.target() {
             return Err(self.other(elf));
         }
-        self.check_handler(elf, header, look)
+        self.check_handler(elf, bytes, look)
     }
 
     fn other(self, elf: &Elf) -> String {
@@ -89,17 +89,20 @@ impl Arch {
     }
 
     /// Why a handler does not run there: a 64-bit board may have 32-bit ones.
-    pub fn check_handler(self, elf: &Elf, header: &[u8], look: &Look) -> Result<(), String> {
+    pub fn check_handler(self, elf: &Elf, bytes: &[u8], look: &Look) -> Result<(), String> {
         if !self.target().runs(elf.target) {
             return Err(self.other(elf));
         }
         let at = if elf.target.wide { 48 } else { 36 };
-        let flags = header
+        let flags = bytes
             .get(at..at + 4)
             .map_or(0, |bytes| u32::from_le_bytes(bytes.try_into().expect("four bytes")));
         let (bits, wanted) = self.floats();
         if elf.target == self.target() && flags & bits != wanted {
             return Err("it hands floats over in another way than the board's programs".into());
+        }
+        if self == Arch::Armv6 && arm_architecture(bytes).is_some_and(|v| !V6.contains(&v)) {
+            return Err("it is for a later version of ARM than the board's, which is 6".into());
         }
         match &elf.interpreter {
             Some(path) if !look.there.contains(path) => {
@@ -111,6 +114,9 @@ impl Arch {
         }
     }
 }
+
+/// The versions of ARM that the processor of a Raspberry Pi Zero or 1 runs: up to v6KZ, and v6K.
+const V6: [u64; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 9];
 
 /// A program, whole.
 #[derive(Clone, Debug)]
@@ -203,6 +209,7 @@ fn build(arch: Arch, say: &dyn Fn(&str)) -> Result<Binary, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::function::elf::tests::{V7, arm as arm_program};
 
     fn look(arch: &str, bits: u32) -> Look {
         Look { arch: arch.into(), bits, ..Look::default() }
@@ -243,6 +250,11 @@ mod tests {
         header[36..40].copy_from_slice(&0x0500_0400u32.to_le_bytes());
         assert_eq!(arm.check(&elf(arm.target(), None), &header, &board), Ok(()));
         assert_eq!(arm.check(&elf(arm.target(), Some("/lib/ld.so")), &header, &board), Ok(()));
+        let mut v7 = arm_program(V7);
+        v7[36..40].copy_from_slice(&0x0500_0400u32.to_le_bytes());
+        assert_eq!(arm.check(&elf(arm.target(), None), &v7, &board), Ok(()));
+        let older = Arch::Armv6.check(&elf(arm.target(), None), &v7, &board);
+        assert!(older.expect_err("too new").contains("later version of ARM"));
         let missing = arm.check(&elf(arm.target(), Some("/lib/ld-other.so")), &header, &board);
         assert!(missing.expect_err("missing").contains("/lib/ld-other.so"));
     }

@@ -138,7 +138,6 @@ fn program(folder: &Path, config: &FunctionConfig) -> Option<(PathBuf, Elf, Vec<
         Runtime::Python(_) | Runtime::Node(_) => return None,
     };
     let path = folder.join(file);
-    let mut start = Vec::new();
-    File::open(&path).ok()?.take(LOOK as u64).read_to_end(&mut start).ok()?;
-    Some((path, Elf::parse(&start)?, start))
+    let bytes = std::fs::read(&path).ok()?;
+    Some((path, Elf::parse(&bytes[..LOOK.min(bytes.len())])?, bytes))
 }

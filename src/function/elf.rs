@@ -62,6 +62,77 @@ impl Elf {
     }
 }
 
+/// `Tag_CPU_arch` of a little-endian program for 32-bit ARM: the least version of the architecture
+/// that runs it, as the ABI's addenda number them (6: v6, 7: v6KZ, 10: v7). `None` if the file,
+/// which must be whole, does not say it.
+pub fn arm_architecture(bytes: &[u8]) -> Option<u64> {
+    const ARM_ATTRIBUTES: u32 = 0x7000_0003;
+    let reader = Reader { bytes, little: true };
+    let sections = usize::try_from(reader.u32(32)?).ok()?;
+    let (size, count) = (usize::from(reader.u16(46)?), usize::from(reader.u16(48)?));
+    let mut headers = (0..count).map_while(|n| sections.checked_add(n * size));
+    let header = headers
+        .find(|at| at.checked_add(4).and_then(|at| reader.u32(at)) == Some(ARM_ATTRIBUTES))?;
+    let at = |offset| usize::try_from(reader.u32(header.checked_add(offset)?)?).ok();
+    let start = at(16)?;
+    let mut rest = bytes.get(start..start.checked_add(at(20)?)?)?.strip_prefix(b"A")?;
+    while let Some((vendor, next)) = cut(rest, 0) {
+        rest = next;
+        let Some(mut parts) = vendor.strip_prefix(b"aeabi\0") else { continue };
+        // What is said of the whole file; there may be parts on single sections.
+        while let Some((part, next)) = cut(parts, 1) {
+            let whole = parts[0] == 1;
+            parts = next;
+            if let Some(version) = whole.then(|| cpu_architecture(part)).flatten() {
+                return Some(version);
+            }
+        }
+    }
+    None
+}
+
+/// Cuts off a piece of attributes, after a tag of `before` bytes and a length that counts all of it.
+fn cut(bytes: &[u8], before: usize) -> Option<(&[u8], &[u8])> {
+    let (length, _) = bytes.get(before..)?.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+    Some((bytes.get(before + 4..length)?, bytes.get(length..)?))
+}
+
+/// Looks for `Tag_CPU_arch` among attributes.
+fn cpu_architecture(mut bytes: &[u8]) -> Option<u64> {
+    const CPU_ARCH: u64 = 6;
+    loop {
+        let tag = number(&mut bytes)?;
+        // Two names and, from 33 on, the odd ones are text; 32 is a number and text.
+        let value = if matches!(tag, 4 | 5) || tag > 32 && tag % 2 == 1 {
+            None
+        } else {
+            Some(number(&mut bytes)?)
+        };
+        if tag == CPU_ARCH {
+            return value;
+        }
+        if value.is_none() || tag == 32 {
+            let end = bytes.iter().position(|byte| *byte == 0)?;
+            bytes = &bytes[end + 1..];
+        }
+    }
+}
+
+/// Takes a number of seven bits a byte.
+fn number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..63).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(first & 0x7F) << shift;
+        if first & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
 struct Reader<'a> {
     bytes: &'a [u8],
     little: bool,
@@ -143,7 +214,7 @@ impl Target {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -154,6 +225,44 @@ mod tests {
         assert_eq!(elf.target, Target::own());
         let dynamic = elf.interpreter.is_some_and(|path| std::path::Path::new(&path).exists());
         assert!(dynamic || cfg!(target_feature = "crt-static"));
+    }
+
+    /// What LLVM says of version 7: what it conforms to comes first.
+    pub(crate) const V7: &[u8] = b"A\x18\0\0\0aeabi\0\x01\x0e\0\0\0\x432.09\0\x06\x0a\x07A";
+
+    /// An ARM program of nothing but attributes.
+    pub(crate) fn arm(attributes: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0u8; 52 + 40];
+        bytes[..6].copy_from_slice(b"\x7fELF\x01\x01");
+        bytes[18] = 40;
+        (bytes[32], bytes[46], bytes[48]) = (52, 40, 1);
+        bytes[52 + 4..52 + 8].copy_from_slice(&0x7000_0003u32.to_le_bytes());
+        bytes[52 + 16] = 92;
+        bytes[52 + 20..52 + 24]
+            .copy_from_slice(&u32::try_from(attributes.len()).expect("few").to_le_bytes());
+        [&bytes, attributes].concat()
+    }
+
+    #[test]
+    fn a_program_for_arm_says_for_which_version() {
+        // GNU's tools give a name first.
+        let gnu = b"A\x17\0\0\0aeabi\0\x01\x0d\0\0\0\x056KZ\0\x06\x07\x08\x01";
+        let other = b"A\x09\0\0\0gnu\0\x01\x17\0\0\0aeabi\0\x01\x0d\0\0\0\x056KZ\0\x06\x07\x08\x01";
+        for (attributes, version) in
+            [(&gnu[..], Some(7)), (V7, Some(10)), (other, Some(7)), (b"A", None)]
+        {
+            let bytes = arm(attributes);
+            assert_eq!(arm_architecture(&bytes), version);
+            // Cut or changed anywhere it says something else, or nothing.
+            for at in 0..bytes.len() {
+                let _ = arm_architecture(&bytes[..at]);
+                for value in [0, 1, 0x7F, 0x80, 0xFF] {
+                    let mut changed = bytes.clone();
+                    changed[at] = value;
+                    let _ = arm_architecture(&changed);
+                }
+            }
+        }
     }
 
     #[test]
