@@ -25,6 +25,11 @@ impl Rng {
     }
 
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.between(0, from.len() as u64 - 1)).unwrap()]
+        from[self.index(from.len())]
+    }
+
+    /// One of so many places, whatever the width of this machine's words.
+    pub fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.between(0, length as u64 - 1)).unwrap()
     }
 }

@@ -251,7 +251,7 @@ impl World {
             Happening::Tells(told) => self.tell(told),
             Happening::Updates => {
                 self.reconfigured = true;
-                let function = usize::try_from(self.rng.next()).unwrap() % self.functions.len();
+                let function = self.rng.index(self.functions.len());
                 self.update(function);
             }
             Happening::Drains => {
