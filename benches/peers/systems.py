@@ -261,14 +261,14 @@ PEERS = [
 ]
 
 
-def hob(name, worker, runtime, link, kind="C", cold="wait", zygote=False):
+def hob(name, worker, runtime, link, kind="C", cold="wait", zygote=False, spares="off"):
     """hob with one function, called by Lambda's own operation."""
     toml = f"{runtime}timeout_s = @LIMIT@\nqueue_wait_ms = 60000\n"
     toml += "max_invocations = @ONCE@\nidle_timeout_s = @IDLE@\n"
     start = "@HOB@ serve @DIR@/functions --listen 127.0.0.1:@PORT@ --data @DIR@/data"
     return System(
         f"hob, {name}",
-        [f"{start} --socket @DIR@/sock --slots @CAP@".split()],
+        [f"{start} --socket @DIR@/sock --slots @CAP@ --spares {spares}".split()],
         worker,
         path="/2015-03-31/functions/echo/invocations",
         files={"functions/echo/function.toml": toml},
@@ -288,7 +288,9 @@ HOB = [
     hob("native", "native$", NATIVE, ("native", "wire")),
     hob("native, Rust SDK", "native$", f'{NATIVE}zygote = "off"\n', ("native", "native"), "Rust"),
     hob("native, forked", "", f'{NATIVE}zygote = "on"\n', ("native", "native"), "Rust", zygote=True),
+    hob("native, spare", "", f'{NATIVE}zygote = "on"\n', ("native", "native"), "Rust", zygote=True, spares="auto"),
     hob("provided", "bootstrap$", PROVIDED, ("bootstrap", "connection")),
     hob("Python", "python3", f'{PYTHON}zygote = "off"\n', ("app.py", "app.py"), "Python"),
     hob("Python, forked", "", PYTHON, ("app.py", "app.py"), "Python", zygote=True),
+    hob("Python, spare", "", PYTHON, ("app.py", "app.py"), "Python", zygote=True, spares="auto"),
 ]

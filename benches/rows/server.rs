@@ -170,7 +170,16 @@ impl Server {
     /// Lets it have the quiet after which it gives back what it does not need: a second, from the
     /// deadline on that the last invocation may have left within the next one.
     pub fn quiet(&self) {
-        std::thread::sleep(Duration::from_millis(2_200));
+        // A timer in between begins it anew.
+        let look = || (self.status("VmRSS"), Instant::now());
+        let mut seen = look();
+        while seen.1.elapsed() < Duration::from_millis(2_200) {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = look();
+            if now.0 != seen.0 {
+                seen = now;
+            }
+        }
     }
 
     /// Runs `count` invocations on each of `clients` connections; how many were answered 200, and
