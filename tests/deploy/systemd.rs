@@ -249,7 +249,7 @@ fn stops_in_peace(board: &Board) {
 }
 
 /// It is as it was before, and the deployer was told why.
-fn is_back(board: &Board, ran: &Ran, before: &str, why: &str) {
+pub fn is_back(board: &Board, ran: &Ran, before: &str, why: &str) {
     let one = name_of(&version("one"));
     assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
     assert!(ran.out.contains(&format!("rolled back to {one}: {why}")), "{}", ran.out);

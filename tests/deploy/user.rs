@@ -10,7 +10,7 @@ use super::binaries::{name_of, program, version};
 use super::board::{Board, patiently};
 use super::common::Ran;
 use super::machine::{USER, booted, systemd_with};
-use super::systemd::{SERVER, another_serves, functions, functions_run, shows, within};
+use super::systemd::{SERVER, another_serves, functions, functions_run, is_back, shows, within};
 
 fn deploy_functions(board: &Board) -> Ran {
     let directory = tempfile::tempdir().unwrap();
@@ -49,15 +49,6 @@ fn logged_out(board: &Board) {
     });
 }
 
-fn fails_and_stays(board: &Board, before: &str, ran: &Ran, why: &str) {
-    let one = name_of(&version("one"));
-    assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
-    assert!(ran.out.contains(&format!("rolled back to {one}: {why}")), "{}", ran.out);
-    assert_eq!(board.current(), Some(one));
-    assert!(board.serves());
-    assert_eq!(shows(board, "MainPID"), before);
-}
-
 #[test]
 fn a_unit_of_the_user_outlives_sessions_and_reboots() {
     let mut board = systemd_with(USER, |root| {
@@ -78,7 +69,7 @@ fn a_unit_of_the_user_outlives_sessions_and_reboots() {
 
     // Nobody but root reads the journal here: it is the old server that knows how the new one ended.
     let ran = board.deploy(&program("crash", "write(2, \"no luck\\n\", 8); return 1;"), &[]);
-    fails_and_stays(&board, &second, &ran, "it did not take over: successor ");
+    is_back(&board, &ran, &second, "it did not take over: successor ");
     let ran = board.deploy(&version("two"), &[]);
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
     let third = another_serves(&board, &second);
