@@ -31,6 +31,7 @@ const SOURCES: &[Source] = &[
     ("python/hob/_child.py", include_str!("python/hob/_child.py")),
     ("python/hob/_fork.py", include_str!("python/hob/_fork.py")),
     ("python/hob/_handler.py", include_str!("python/hob/_handler.py")),
+    ("python/hob/_heap.py", include_str!("python/hob/_heap.py")),
     ("python/hob/_logging.py", include_str!("python/hob/_logging.py")),
     ("python/hob/_logs.py", include_str!("python/hob/_logs.py")),
     ("python/hob/_main.py", include_str!("python/hob/_main.py")),

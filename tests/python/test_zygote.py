@@ -94,6 +94,15 @@ class Forking(Case):
             self.end(worker, first)
             self.assertEqual(worker.log.read(), b"")
 
+    def test_what_is_shared_is_no_garbage(self):
+        """What the zygote has made is no garbage of its workers': it stays shared."""
+        for way in WAYS:
+            first = self.fit("no-hook", way=way, handler="forking.own_pages")
+            worker = self.worker(first)
+            before, after = self.ask(worker)
+            self.assertLess(after - before, 64)
+            self.end(worker, first)
+
     def test_way(self):
         """The one system call is really taken where it can be: the zygote has no children then."""
         for way in WAYS:

@@ -33,12 +33,13 @@ def frame(header, payload=b""):
 
 
 def varint(number):
-    encoded = bytearray()
+    # Of numbers alone: each further kind of object is pages that a new worker has to copy.
+    value = shift = 0
     while number > 127:
-        encoded.append(number & 127 | 128)
+        value |= (number & 127 | 128) << shift
+        shift += 8
         number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
+    return (value | number << shift).to_bytes(shift // 8 + 1, "little")
 
 
 def read_varint(data, at):

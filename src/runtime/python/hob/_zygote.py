@@ -21,6 +21,9 @@ UNFORKABLE = b"\x06"
 
 _TRACE = "_X_AMZN_TRACE_ID"
 
+# Invocations until Python has fitted its bytecode to what it finds, which is written into the code.
+_ROUNDS = 20
+
 # Characters of a refusal: a line for people.
 _REASON = 500
 
@@ -42,6 +45,10 @@ def run(descriptor, how_tmp=""):
         _main.fail(descriptor)
     own_descriptors = hob._functions or after
     reason = unfit(None if own_descriptors else ours) or tmp.unfit()
+    if not reason:
+        from . import _heap
+
+        _heap.close_gaps()
     from . import _child, _fork, _worker
 
     if not reason:
@@ -73,7 +80,6 @@ def _serve(descriptor, server, tmp, work):
     _warm()
     gc.collect()
     gc.disable()
-    gc.freeze()
     _worker.send(descriptor, _worker.HELLO + _worker.READY)
     way.serve(_fork.Control(descriptor))
 
@@ -95,7 +101,7 @@ def _warm():
     text = bytes((1,)) + b"x"
     head = bytes((0, 1)) + b"\x80" * 5 + b"\1" + text * 3 + b"\0\0"
     trace, request = os.environ.get(_TRACE), _logs.REQUEST
-    for _ in range(2):
+    for _ in range(_ROUNDS):
         host.send(_worker.frame(head, b'{"a": [1.5, "b"]}'))
     host.shutdown(_socket.SHUT_WR)
     _worker.serve(wire.fileno(), lambda event, context: event, _worker.prepare())
