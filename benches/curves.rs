@@ -30,9 +30,7 @@ use std::time::Instant;
 
 pub use common::{Bench, median_p99};
 use plot::{Line, Plot};
-use server::{Function, Server, exec, native};
-
-const EVENT: &[u8] = b"{\"n\":1}";
+use server::{EVENT, Function, Server, exec, native};
 
 /// An invocation leaves its deadline behind, and a server is not at rest before that.
 const TIMEOUT: &str = "timeout_s = 1\n";

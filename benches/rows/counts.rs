@@ -4,10 +4,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::http::invocations;
-use crate::server::{Server, native};
+use crate::server::{EVENT, Server, native};
 use crate::{Bench, Row};
-
-const EVENT: &[u8] = b"{\"n\":1}";
 
 pub fn rows(bench: &Bench) -> Vec<Row> {
     vec![system_calls(bench), allocations(bench), quiet(bench)]

@@ -1,10 +1,8 @@
 //! Rows 1 to 5: memory, threads, size.
 
 use crate::http::{Conn, invocations};
-use crate::server::{Function, Server, exec, native};
+use crate::server::{EVENT, Function, Server, exec, native};
 use crate::{Bench, Row};
-
-const EVENT: &[u8] = b"{\"n\":1}";
 
 fn ten() -> Vec<Function> {
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];

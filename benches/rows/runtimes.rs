@@ -5,14 +5,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::http::invocations;
-use crate::server::{Function, Server, native};
-use crate::times::{EVENT, floor, interleaved, timed};
+use crate::server::{EVENT, Function, Server, native};
+use crate::times::{floor, interleaved, timed};
 use crate::{Bench, Row, median_p99};
 
-/// What a Python function imports, and what its handler does with its event.
+/// A Python handler; and one that keeps its worker busy for a while, and collects its garbage.
 const ECHO: &str = "def handler(event, context):\n    return event\n";
-const COLLECTING: &str =
-    "import gc\ndef handler(event, context):\n    gc.collect()\n    return event\n";
+const COLLECTING: &str = "import gc, time\ndef handler(event, context):\n    \
+                          time.sleep(0.02)\n    gc.collect()\n    return event\n";
 
 pub fn rows(bench: &Bench) -> Vec<Row> {
     vec![native_fork(bench), python(bench), throughput(bench), memory(bench)]
@@ -22,7 +22,16 @@ fn function(runtime: &str, more: &str) -> String {
     format!("runtime = \"{runtime}\"\nhandler = \"app.handler\"\n{more}\n")
 }
 
-/// Times cold starts, with time between them for a spare to be made.
+/// Times cold starts from spares: each is waited for before it is wanted.
+fn spared(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
+    let one = |_| {
+        server.spare_waits(name);
+        timed(server, name, 1)[0]
+    };
+    (0..rounds).map(one).collect()
+}
+
+/// Times cold starts after a rest, when the processor's caches have little of it left.
 fn rested(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
     let one = |_| {
         std::thread::sleep(Duration::from_millis(15));
@@ -37,27 +46,37 @@ fn native_fork(bench: &Bench) -> Row {
     let functions: [Function; 1] = [("cold", toml.to_owned())];
     let server = Server::start(bench, &bench.fixed, &functions, &["--spares", "off"], &[]);
     let spared = Server::start(bench, &bench.fixed, &functions, &[], &[]);
-    rested(&spared, "cold", 5);
-    let [(forked, p99), (spare, _), (spawn, _)] = interleaved(
+    timed(&spared, "cold", 2);
+    let [(forked, p99), (spare, _), (after_rest, _), (spawn, _)] = interleaved(
         bench.amount(1000),
-        [&|n| rested(&server, "cold", n), &|n| rested(&spared, "cold", n), &|n| {
-            floor(bench, n, false)
-        }],
+        [
+            &|n| timed(&server, "cold", n),
+            &|n| self::spared(&spared, "cold", n),
+            &|n| rested(&server, "cold", n),
+            &|n| floor(bench, n, false),
+        ],
     );
     Row {
         number: "7",
         promise: "cold start over a kept connection, native from a zygote: goal 150 us",
         measured: format!(
-            "{forked:.0} us (p99 {p99:.0}), {:.2} x the bare process; from a spare {spare:.0} us",
+            "{forked:.0} us (p99 {p99:.0}), {:.2} x the bare process; from a spare {spare:.0} us; \
+             after a rest {after_rest:.0} us",
             forked / spawn
         ),
         holds: None,
     }
 }
 
-/// Starts a Python, gives it a line, and waits for its answer: microseconds.
-fn start_python(prelude: &str, rounds: usize) -> Vec<f64> {
-    let program = format!("import sys{prelude}\nprint(sys.stdin.readline(), end='')");
+/// A Python that answers a line with itself, and one that does the least of a function: takes an
+/// event, and answers it.
+const BARE: &str = "import sys; print(sys.stdin.readline(), end='')";
+const ANSWER: &str = "import json, sys; print(json.dumps(json.loads(sys.stdin.readline())))";
+
+/// Starts a Python with this program, which may import more, gives it a line, and waits for its
+/// answer: microseconds.
+fn start_python(import: &str, program: &str, rounds: usize) -> Vec<f64> {
+    let program = format!("{import}\n{program}");
     let one = |_| {
         let begun = Instant::now();
         let mut child = Command::new(PYTHON)
@@ -79,50 +98,53 @@ fn start_python(prelude: &str, rounds: usize) -> Vec<f64> {
 /// The Python that hob finds first for `python3.11`, on this machine and on Debian's others.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// Cold starts of a Python handler that imports `module`: started, forked, from a spare.
-fn python_starts(bench: &Bench, module: &str, rounds: usize) -> [(f64, f64); 3] {
-    let import = if module.is_empty() { String::new() } else { format!("import {module}\n") };
+/// Cold starts of a Python handler with this import, each beside a Python's own start.
+fn python_starts(bench: &Bench, import: &str, rounds: usize) -> String {
     let toml = function("python3.11", "max_invocations = 1\nshutdown_grace_ms = 0\ntimeout_s = 30");
     let functions: [Function; 1] = [("cold", toml)];
-    let source = format!("{import}{ECHO}");
+    let source = format!("{import}\n{ECHO}");
     let server = Server::start_with(bench, &functions, &source, &["--spares", "off"]);
     let spared = Server::start_with(bench, &functions, &source, &[]);
     timed(&server, "cold", 2);
-    rested(&spared, "cold", 5);
-    let prelude = if module.is_empty() { String::new() } else { format!(", {module}") };
-    interleaved(
+    timed(&spared, "cold", 2);
+    let [(bare, _), (answer, _), (forked, p99), (spare, _), (after_rest, _)] = interleaved(
         rounds,
-        [&|n| start_python(&prelude, n), &|n| rested(&server, "cold", n), &|n| {
-            rested(&spared, "cold", n)
-        }],
+        [
+            &|n| start_python(import, BARE, n),
+            &|n| start_python(import, ANSWER, n),
+            &|n| timed(&server, "cold", n),
+            &|n| self::spared(&spared, "cold", n),
+            &|n| rested(&server, "cold", n),
+        ],
+    );
+    format!(
+        "forked {:.2} ms (p99 {:.2}), 1/{:.0} of the start of {:.1} ms; from a spare {:.2} ms, \
+         1/{:.0}; after a rest {:.2} ms; a start without JSON {:.1} ms",
+        forked / 1e3,
+        p99 / 1e3,
+        answer / forked,
+        answer / 1e3,
+        spare / 1e3,
+        answer / spare,
+        after_rest / 1e3,
+        bare / 1e3
     )
 }
 
 fn python(bench: &Bench) -> Row {
-    let describe = |module: &str, rounds: usize| {
-        let [(started, _), (forked, p99), (spare, _)] = python_starts(bench, module, rounds);
-        format!(
-            "forked {:.2} ms (p99 {:.2}), 1/{:.0} of the start of {:.1} ms; from a spare {:.2} ms, 1/{:.0}",
-            forked / 1e3,
-            p99 / 1e3,
-            started / forked,
-            started / 1e3,
-            spare / 1e3,
-            started / spare
-        )
-    };
-    let mut measured = describe("", bench.amount(400));
+    let mut measured = python_starts(bench, "", bench.amount(400));
     let numpy = Command::new(PYTHON).args(["-c", "import numpy"]).stderr(Stdio::null()).status();
     match numpy {
         Ok(status) if status.success() => {
-            measured += &format!("; with numpy {}", describe("numpy", bench.amount(200)));
+            let with = python_starts(bench, "import numpy", bench.amount(200));
+            measured += &format!("; with numpy {with}");
         }
         Ok(_) | Err(_) => measured += "; numpy is not here",
     }
     Row {
         number: "8",
-        promise: "cold start, Python: from a zygote 1/14 of starting python3 (numpy 1/45), from a \
-                  spare 1/35",
+        promise: "cold start, Python: from a zygote 1/14 of starting a Python that answers one \
+                  event (numpy 1/45), from a spare 1/35",
         measured,
         holds: None,
     }

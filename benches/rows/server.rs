@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::CpuSet;
 
 use crate::Bench;
-use crate::http::Conn;
+use crate::http::{Conn, invocations};
 
 pub struct Server {
     child: Child,
@@ -18,6 +18,9 @@ pub struct Server {
     /// ... and until it had read all functions.
     pub loaded_us: f64,
 }
+
+/// The event of each invocation.
+pub const EVENT: &[u8] = b"{\"n\":1}";
 
 /// A function: its name and its `function.toml`; the handler `echo` is there.
 pub type Function = (&'static str, String);
@@ -49,7 +52,12 @@ impl Server {
         arguments: &[&str],
     ) -> Server {
         let dir = Server::folders(bench, functions, python);
-        Server::start_in(dir, &bench.fixed, arguments, &[])
+        let first = Server::launch(dir, &bench.fixed, arguments, &[]);
+        // Python keeps its bytecode on the disk, where later starts find it.
+        for (name, _) in functions {
+            assert_eq!(first.connect().post(&invocations(name), &[], EVENT).status, 200, "{name}");
+        }
+        first.again(&bench.fixed, arguments, &[])
     }
 
     fn folders(bench: &Bench, functions: &[Function], python: &str) -> tempfile::TempDir {
@@ -164,6 +172,20 @@ impl Server {
                 return workers.len();
             }
             std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until a function's next worker is there beforehand, and waits for its event.
+    pub fn spare_waits(&self, function: &str) {
+        let at_rest = |pid: i64| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+        };
+        let begun = Instant::now();
+        let path = format!("/hob/functions/{function}");
+        while !self.get(&path)["spare"]["pid"].as_i64().is_some_and(at_rest) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{function} has no spare");
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -4,10 +4,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::http::invocations;
-use crate::server::{Server, elsewhere, exec, native};
+use crate::server::{EVENT, Server, elsewhere, exec, native};
 use crate::{Bench, Row, median_p99};
-
-pub const EVENT: &[u8] = b"{\"n\":1}";
 
 pub fn rows(bench: &Bench) -> Vec<Row> {
     vec![

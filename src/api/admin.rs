@@ -121,6 +121,7 @@ fn function(api: &Api, name: &str) -> Result<Value, ApiError> {
             value["idle_timeout_s"] = (settings.idle_timeout_ms / 1000).into();
             value["shutdown_grace_ms"] = settings.grace_ms.into();
             value["zygote"] = zygote(api, version);
+            value["spare"] = spare(api, version);
             value["not_in_force"] = config.not_in_force.clone().into();
             value["limits"] = json!({
                 "timeout": "enforced by the server: SIGTERM, then SIGKILL to the process group",
@@ -149,6 +150,14 @@ fn zygote(api: &Api, version: &Version) -> Value {
             Some(unforkable) => format!("none: {}", unforkable.why).into(),
             None => Value::Null,
         },
+    }
+}
+
+/// The worker of a version that was made before it is wanted.
+fn spare(api: &Api, version: &Version) -> Value {
+    match api.host.spares.pid(version.id) {
+        Some(pid) => json!({ "pid": pid, "pss_kib": pss_kib(pid) }),
+        None => Value::Null,
     }
 }
 

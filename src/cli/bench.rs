@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_process::Child;
 use serde_json::{Value, json};
 
-use super::client::{Connection, Target};
+use super::client::{Body, Connection, Target};
 use super::scene::{self, Scene};
 use super::{print, say, try_print};
 use crate::error::Error;
@@ -95,6 +95,19 @@ impl Server {
     fn client(&self, function: &str) -> Client {
         let path = format!("/2015-03-31/functions/{function}/invocations");
         Client::new(self.target.clone(), &path)
+    }
+
+    /// Waits until a function's next worker is there, and is at rest.
+    fn spare_waits(&self, function: &str) -> Result<(), Error> {
+        for _ in 0..5_000 {
+            let path = format!("/hob/functions/{function}");
+            let spare = self.target.ask("GET", &path, Body::Empty)?["spare"]["pid"].as_u64();
+            if spare.is_some_and(times::waits) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Err(Error::failed(format!("no spare worker of {function} was made")))
     }
 
     /// A number of its `/proc/PID/status`.
@@ -319,19 +332,13 @@ impl Bench {
     }
 
     fn spares(&mut self, server: &Server) -> Result<(), Error> {
-        let mut native = server.client("fork");
-        let program = self.python.clone();
-        let mut python = program.map(|program| (server.client("python"), program));
-        let rested = |client: &mut Client| {
-            std::thread::sleep(Duration::from_millis(15));
-            client.call()
-        };
+        let (mut native, mut python) = (server.client("fork"), server.client("python"));
         // Only what is wanted again and again has a spare.
-        for _ in 0..5 {
-            rested(&mut native)?;
-            python.as_mut().map_or(Ok(0), |(client, _)| rested(client))?;
-        }
-        let [spare, process] = self.interleaved([&mut || rested(&mut native), &mut process_us])?;
+        native.call().and_then(|_| native.call())?;
+        let [spare, process] = self.interleaved([
+            &mut || server.spare_waits("fork").and_then(|()| native.call()),
+            &mut process_us,
+        ])?;
         let row = |number, what, value, floor: f64| Row {
             number,
             what,
@@ -345,9 +352,12 @@ impl Bench {
             spare.median(),
             process.median(),
         ))?;
-        if let Some((mut client, program)) = python {
-            let [spare, started] = self
-                .interleaved([&mut || rested(&mut client), &mut || times::python_us(&program)])?;
+        if let Some(program) = self.python.clone() {
+            python.call().and_then(|_| python.call())?;
+            let [spare, started] = self.interleaved([
+                &mut || server.spare_waits("python").and_then(|()| python.call()),
+                &mut || times::python_us(&program),
+            ])?;
             let what = "Python, from a spare; beside: a Python";
             self.add(row(8, what, spare.median(), started.median()))?;
         }

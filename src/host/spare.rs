@@ -81,6 +81,11 @@ impl Spares {
         self.hot.borrow().iter().find(|hot| hot.version == version).cloned()
     }
 
+    /// The process that waits to be a version's next worker.
+    pub fn pid(&self, version: VersionId) -> Option<i32> {
+        self.of(version)?.spare.borrow().as_ref().map(|spare| spare.process.pid())
+    }
+
     /// True while any of them has a process.
     pub fn are_there(&self) -> bool {
         self.processes.get() > 0

@@ -294,14 +294,16 @@ signal.signal(signal.SIGTERM, clean_up)
     python(&site, "demo", &format!("{APP}{cleanup}"), &more);
     let server = site.serve(reaper);
     let spare = |server: &Server| {
-        let zygote = zygote(server, "demo")["pid"].clone();
+        let function = server.get("/hob/functions/demo");
+        let (zygote, told) = (function["zygote"]["pid"].clone(), function["spare"]["pid"].clone());
         let workers: Vec<Value> =
             server.workers_of("demo").iter().map(|worker| worker["pid"].clone()).collect();
         let all = children(server.pid()).into_iter().map(|(pid, _)| json!(pid));
         let rest: Vec<Value> = all.filter(|pid| *pid != zygote && !workers.contains(pid)).collect();
-        (rest.len() == 1).then(|| rest[0].clone())
+        (rest == [told.clone()]).then_some(told)
     };
     server.ok("demo", "{}");
+    assert_eq!(server.get("/hob/functions/demo")["spare"], Value::Null);
     server.ok("demo", "{}");
     let first = eventually("there is a spare", || spare(&server));
     assert_eq!(server.ok("demo", "{}")["pid"], first, "it is the next worker");

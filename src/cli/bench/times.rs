@@ -121,23 +121,34 @@ pub fn python() -> Option<PathBuf> {
     interpreter::find(&runtime, &interpreter_path()).ok().map(|found| found.program)
 }
 
-/// Starts a Python, and waits until it has said a word: microseconds.
+/// The least that a function in Python does: takes an event, and answers it.
+const ANSWER: &str = "import json, sys; print(json.dumps(json.loads(sys.stdin.readline())))";
+
+/// Starts a Python that answers one event: microseconds until it has.
 pub fn python_us(program: &Path) -> Result<u64, Error> {
     let fail = |error: std::io::Error| Error::doing("start", program.display(), error);
     let clock = Clock::start();
     let mut child = Command::new(program)
-        .args(["-u", "-c", "print(1)"])
-        .stdin(Stdio::null())
+        .args(["-u", "-c", ANSWER])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(fail)?;
-    let mut word = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        BufReader::new(stdout).read_line(&mut word).map_err(fail)?;
+    let mut answer = String::new();
+    if let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) {
+        stdin.write_all(EVENT).and_then(|()| stdin.write_all(b"\n")).map_err(fail)?;
+        BufReader::new(stdout).read_line(&mut answer).map_err(fail)?;
     }
     let us = clock.now().as_micros();
     child.wait().map_err(fail)?;
     Ok(us)
+}
+
+/// True if a process waits: for a spare, to be wanted.
+pub fn waits(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The program's name, which may be anything, is in parentheses.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
 }
 
 /// Answers a second, if so many clients ask as quickly as they can.
