@@ -26,6 +26,8 @@ CAP, LIMIT = 8, 30
 # Where all of it runs, and where the load comes from.
 CORES = sorted(os.sched_getaffinity(0))
 ROOT = pathlib.Path(__file__).parents[2]
+# Milliseconds in which a spare is made.
+SPARE_MS = 10
 # Seconds until idle workers go, where cold starts are wanted, and where not.
 COLD_IDLE, WARM_IDLE = 1, 600
 
@@ -111,9 +113,9 @@ class Running:
     def client(self, timeout=20):
         return Client(self.port, self.system.path, timeout)
 
-    def timed(self, count, keep):
-        """Microseconds of each of so many exchanges."""
-        keep = ["keep"] if keep and self.system.keeps else []
+    def timed(self, count, keep, pause_ms=0):
+        """Microseconds of each of so many exchanges, with pauses between them."""
+        keep = ["keep", str(pause_ms)] if keep and self.system.keeps else []
         line = [f"{self.words['BIN']}/client", str(self.port), self.system.path, str(count), *keep]
         told = subprocess.run(line, capture_output=True, text=True)
         if told.returncode != 0:
@@ -201,7 +203,9 @@ class Everybody:
 
 
 def measure_cold(found, everybody, rounds):
-    """First answer of a system without a worker, on a new connection, and its memory before."""
+    """First answer of a system without a worker, and its memory before. Where each request has a
+    worker of its own, all of three: on new connections, or on one that is kept if the system lets
+    that be; a spare has time to be made."""
     for one in everybody.turns(rounds):
         if one.system.cold == "never" or not one.go_cold():
             continue
@@ -209,7 +213,12 @@ def measure_cold(found, everybody, rounds):
         idle = [memory(pid) for pid in one.tree()]
         row.setdefault("rss", []).append(sum(rss for rss, _ in idle))
         row.setdefault("pss", []).append(sum(pss for _, pss in idle))
-        row.setdefault("cold", []).extend(one.timed(1, False))
+        if one.system.zygote:
+            # The first one is the connection's as well.
+            times = one.timed(4, True, SPARE_MS)[1:]
+        else:
+            times = one.timed(3 if one.system.cold == "always" else 1, False)
+        row.setdefault("cold", []).extend(times)
 
 
 def measure_warm(found, everybody, rounds, count):
