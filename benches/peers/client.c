@@ -1,4 +1,4 @@
-// Times exchanges: client PORT PATH COUNT [keep [PAUSE_MS]]. Prints the microseconds of each, on a new
+// Times exchanges: client PORT PATH COUNT PAUSE_MS [keep]. Prints the microseconds of each, on a new
 // connection or on one that is kept; ends with what is wrong at the first bad reply.
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -54,9 +54,9 @@ static int is_whole(size_t have) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 4) return 2;
-    int port = atoi(argv[1]), count = atoi(argv[3]), keep = argc > 4, fd = -1;
-    double pause = argc > 5 ? atof(argv[5]) : 0;
+    if (argc < 5) return 2;
+    int port = atoi(argv[1]), count = atoi(argv[3]), keep = argc > 5, fd = -1;
+    double pause = atof(argv[4]);
     char request[1024];
     int length = snprintf(request, sizeof request,
                           "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"

@@ -26,8 +26,8 @@ CAP, LIMIT = 8, 30
 # Where all of it runs, and where the load comes from.
 CORES = sorted(os.sched_getaffinity(0))
 ROOT = pathlib.Path(__file__).parents[2]
-# Milliseconds in which a spare is made.
-SPARE_MS = 10
+# Milliseconds between cold starts that follow each other.
+REST_MS = 10
 # Seconds until idle workers go, where cold starts are wanted, and where not.
 COLD_IDLE, WARM_IDLE = 1, 600
 
@@ -115,8 +115,9 @@ class Running:
 
     def timed(self, count, keep, pause_ms=0):
         """Microseconds of each of so many exchanges, with pauses between them."""
-        keep = ["keep", str(pause_ms)] if keep and self.system.keeps else []
-        line = [f"{self.words['BIN']}/client", str(self.port), self.system.path, str(count), *keep]
+        keep = ["keep"] if keep and self.system.keeps else []
+        client = [f"{self.words['BIN']}/client", str(self.port), self.system.path]
+        line = [*client, str(count), str(pause_ms), *keep]
         told = subprocess.run(line, capture_output=True, text=True)
         if told.returncode != 0:
             raise RuntimeError(f"{self.system.name}: {told.stderr}")
@@ -204,8 +205,8 @@ class Everybody:
 
 def measure_cold(found, everybody, rounds):
     """First answer of a system without a worker, and its memory before. Where each request has a
-    worker of its own, all of three: on new connections, or on one that is kept if the system lets
-    that be; a spare has time to be made."""
+    worker of its own, answers that follow each other, hob's zygotes' on one connection; what was
+    before has ended by then, and a spare is made."""
     for one in everybody.turns(rounds):
         if one.system.cold == "never" or not one.go_cold():
             continue
@@ -213,12 +214,10 @@ def measure_cold(found, everybody, rounds):
         idle = [memory(pid) for pid in one.tree()]
         row.setdefault("rss", []).append(sum(rss for rss, _ in idle))
         row.setdefault("pss", []).append(sum(pss for _, pss in idle))
-        if one.system.zygote:
-            # The first one is the connection's as well.
-            times = one.timed(4, True, SPARE_MS)[1:]
-        else:
-            times = one.timed(3 if one.system.cold == "always" else 1, False)
-        row.setdefault("cold", []).extend(times)
+        each = one.system.zygote or one.system.cold == "always"
+        times = one.timed(4 if each else 1, one.system.zygote, REST_MS)
+        # The first one of several is the connection's as well.
+        row.setdefault("cold", []).extend(times[1:] or times)
 
 
 def measure_warm(found, everybody, rounds, count):
