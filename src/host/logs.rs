@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::invocation::RequestId;
 use crate::limits::{LINE_MAX, LOG_RING};
+use crate::wire::room;
 
 /// One entry of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,12 +197,13 @@ impl Ring {
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         // Lines and names are bounded by their sources; a record that does not fit is not kept.
-        if let Ok(encoded) = postcard::to_slice(record, &mut scratch) {
+        if let Ok(length) = room::write(record, &mut scratch) {
+            let encoded = &scratch[..length];
             let needed = (PREFIX + encoded.len()) as u64;
             while self.end + needed - self.begin > LOG_RING as u64 {
                 self.begin += (PREFIX + self.length_at(self.begin)) as u64;
             }
-            let length = u16::try_from(encoded.len()).expect("RECORD_MAX fits");
+            let length = u16::try_from(length).expect("RECORD_MAX fits");
             self.copy_in(self.end, &length.to_le_bytes());
             self.copy_in(self.end + PREFIX as u64, encoded);
             self.end += needed;
@@ -222,16 +224,16 @@ impl Ring {
     fn copy_in(&mut self, at: u64, from: &[u8]) {
         let start = Ring::index(at);
         let first = from.len().min(LOG_RING - start);
-        self.bytes[start..start + first].copy_from_slice(&from[..first]);
-        self.bytes[..from.len() - first].copy_from_slice(&from[first..]);
+        room::copy(&mut self.bytes[start..start + first], &from[..first]);
+        room::copy(&mut self.bytes[..from.len() - first], &from[first..]);
     }
 
     fn copy_out(&self, at: u64, to: &mut [u8]) {
         let start = Ring::index(at);
         let first = to.len().min(LOG_RING - start);
         let length = to.len();
-        to[..first].copy_from_slice(&self.bytes[start..start + first]);
-        to[first..].copy_from_slice(&self.bytes[..length - first]);
+        room::copy(&mut to[..first], &self.bytes[start..start + first]);
+        room::copy(&mut to[first..], &self.bytes[..length - first]);
     }
 }
 

@@ -122,25 +122,27 @@ impl fmt::Display for Trace {
             Trace::Given { text, first: None } => f.write_str(text),
             Trace::Given { text, first: Some(first) } => write!(f, "{text};{LINEAGE}{first}:1"),
             Trace::Made { epoch, request, first } => {
-                f.write_str("Root=1-")?;
-                digits(f, &epoch.to_be_bytes())?;
-                f.write_str("-")?;
-                digits(f, &request.0[..12])?;
-                f.write_str(";Parent=")?;
-                digits(f, &request.0[8..])?;
-                write!(f, ";Sampled=0;{LINEAGE}{first}:1")
+                let mut text = *MADE;
+                digits(&mut text[7..15], &epoch.to_be_bytes());
+                digits(&mut text[16..40], &request.0[..12]);
+                digits(&mut text[48..64], &request.0[8..]);
+                digits(&mut text[83..91], &first.0.to_be_bytes());
+                f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
             }
         }
     }
 }
 
-/// Writes at most 12 bytes in hexadecimal digits.
-fn digits(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    let mut text = [0; 24];
-    for (place, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        place.copy_from_slice(&hex(*byte));
+/// A header of ours, with room for its digits.
+const MADE: &[u8; 93] =
+    b"Root=1-________-________________________;Parent=________________;Sampled=0;\
+                          Lineage=________:1";
+
+/// Writes bytes in hexadecimal digits.
+fn digits(place: &mut [u8], bytes: &[u8]) {
+    for (place, byte) in place.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *place = hex(*byte);
     }
-    f.write_str(std::str::from_utf8(&text[..2 * bytes.len()]).map_err(|_| fmt::Error)?)
 }
 
 #[cfg(test)]

@@ -3,19 +3,25 @@
 //! A head is moved into [`Connection::send`](super::Connection::send), which is done with it
 //! before it waits: no task holds this space while its client is slow, and the next head has it.
 
-use std::io::Write;
+use std::fmt::Write;
 
 use super::Head;
 use crate::io::Clock;
 use crate::io::clock::CivilTime;
 use crate::limits::{BODY_BYTES_PER_S_MIN, CLOCK_SET_S};
+use crate::wire::room;
 
 /// Parts that a head is sent in: the long text with what is around it.
 pub const PARTS: usize = 5;
 
+/// Bytes by which the space grows: more than most heads have.
+const SPACE: usize = 512;
+
 /// A reply head under construction. What may be of any length stands beside its own text.
 pub struct ReplyHead<'a> {
-    text: Vec<u8>,
+    /// What is there of it, and room.
+    space: Vec<u8>,
+    length: usize,
     /// What stands beside the text, ...
     long: [&'a str; 3],
     /// ... and where in it its place is.
@@ -29,10 +35,13 @@ impl<'a> ReplyHead<'a> {
     }
 
     /// Clients set their clocks by the date, so a clock that was not set is not told.
-    pub(super) fn at(mut space: Vec<u8>, status: u16, unix_ms: u64) -> ReplyHead<'a> {
-        space.clear();
-        let mut head = ReplyHead { text: space, long: [""; 3], long_at: 0 };
-        head.put(format_args!("HTTP/1.1 {status} {}\r\n", reason(status)));
+    pub(super) fn at(space: Vec<u8>, status: u16, unix_ms: u64) -> ReplyHead<'a> {
+        let mut head = ReplyHead { space, length: 0, long: [""; 3], long_at: 0 };
+        head.put("HTTP/1.1 ");
+        head.print(format_args!("{status}"));
+        head.put(" ");
+        head.put(reason(status));
+        head.put("\r\n");
         if unix_ms / 1000 < CLOCK_SET_S {
             return head;
         }
@@ -42,7 +51,10 @@ impl<'a> ReplyHead<'a> {
     /// Adds a field.
     #[must_use]
     pub fn field(mut self, name: &str, value: impl std::fmt::Display) -> ReplyHead<'a> {
-        self.put(format_args!("{name}: {value}\r\n"));
+        self.put(name);
+        self.put(": ");
+        self.print(format_args!("{value}"));
+        self.put("\r\n");
         self
     }
 
@@ -62,7 +74,7 @@ impl<'a> ReplyHead<'a> {
     }
 
     fn beside(self, long: [&'a str; 3]) -> ReplyHead<'a> {
-        ReplyHead { long, long_at: self.text.len(), ..self }
+        ReplyHead { long, long_at: self.length, ..self }
     }
 
     /// Says that the connection ends with this reply, or what it takes for it to go on.
@@ -84,38 +96,56 @@ impl<'a> ReplyHead<'a> {
     /// Ends the head in front of a body of `length` bytes.
     #[must_use]
     pub fn body(mut self, length: usize) -> ReplyHead<'a> {
-        self.put(format_args!("Content-Length: {length}\r\n\r\n"));
+        self.put("Content-Length: ");
+        self.print(format_args!("{length}"));
+        self.put("\r\n\r\n");
         self
     }
 
     /// Ends the head in front of a body in chunks.
     #[must_use]
     pub fn chunked(mut self) -> ReplyHead<'a> {
-        self.put(format_args!("Transfer-Encoding: chunked\r\n\r\n"));
+        self.put("Transfer-Encoding: chunked\r\n\r\n");
         self
     }
 
     /// Ends the head of a reply that has no body by its status (204).
     #[must_use]
     pub fn bare(mut self) -> ReplyHead<'a> {
-        self.put(format_args!("\r\n"));
+        self.put("\r\n");
         self
     }
 
     /// The text, in its parts.
     pub fn parts(&self) -> [&[u8]; PARTS] {
-        let (before, after) = self.text.split_at(self.long_at);
+        let (before, after) = self.space[..self.length].split_at(self.long_at);
         let [name, value, end] = self.long.map(str::as_bytes);
         [before, name, value, end, after]
     }
 
     /// The space, for the next head.
     pub(super) fn into_space(self) -> Vec<u8> {
-        self.text
+        self.space
     }
 
-    fn put(&mut self, text: std::fmt::Arguments<'_>) {
-        self.text.write_fmt(text).expect("memory does not refuse a write");
+    fn put(&mut self, text: &str) {
+        let end = self.length + text.len();
+        if end > self.space.len() {
+            self.space.resize(end.next_multiple_of(SPACE), 0);
+        }
+        room::copy(&mut self.space[self.length..end], text.as_bytes());
+        self.length = end;
+    }
+
+    fn print(&mut self, text: std::fmt::Arguments<'_>) {
+        self.write_fmt(text).expect("memory does not refuse a write");
+    }
+}
+
+impl Write for ReplyHead<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.put(text);
+        Ok(())
     }
 }
 

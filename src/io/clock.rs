@@ -102,14 +102,22 @@ impl CivilTime {
 
     /// `Thu, 12 Mar 2020 19:03:58 GMT`
     pub fn to_http(self) -> impl fmt::Display {
-        const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+        const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
         let days = self.to_unix_s().unwrap_or_default() / 86_400;
-        let weekday = usize::try_from(days % 7).map_or("", |weekday| DAYS[weekday]);
+        let weekday = usize::try_from(days % 7).map_or(b"   ", |weekday| DAYS[weekday]);
         let CivilTime { year, day, hour, minute, second, .. } = self;
         let month = self.month_name();
-        fmt::from_fn(move |f| {
-            write!(f, "{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
-        })
+        let mut text = *b"   , 00     0000 00:00:00 GMT";
+        [text[0], text[1], text[2]] = *weekday;
+        for (place, byte) in text[8..11].iter_mut().zip(month.bytes()) {
+            *place = byte;
+        }
+        let pairs =
+            [(5, day), (12, year / 100), (14, year), (17, hour), (20, minute), (23, second)];
+        for (at, number) in pairs {
+            [text[at], text[at + 1]] = two_digits(number);
+        }
+        fmt::from_fn(move |f| f.write_str(str::from_utf8(&text).unwrap_or_default()))
     }
 
     /// `2020-03-12T19:03:58.000Z`
@@ -117,6 +125,12 @@ impl CivilTime {
         let CivilTime { year, month, day, hour, minute, second, milli } = self;
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
     }
+}
+
+/// The last two digits of a number.
+fn two_digits(number: u64) -> [u8; 2] {
+    let digit = |number: u64| b"0123456789"[usize::try_from(number % 10).unwrap_or_default()];
+    [digit(number / 10), digit(number)]
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, FRAME_MAX};
+use super::{Error, FRAME_MAX, room};
 
 /// Bytes of the length in front of a frame.
 pub const PREFIX: usize = 4;
@@ -30,7 +30,7 @@ pub fn encode<M: Serialize>(
     out: &mut [u8],
 ) -> Result<usize, Error> {
     let (prefix, rest) = out.split_at_mut_checked(PREFIX).ok_or(Error::TooLong)?;
-    let header = postcard::to_slice(message, rest).map_err(|_| Error::TooLong)?.len();
+    let header = room::write(message, rest)?;
     let length = header.checked_add(payload_len).filter(|n| *n <= FRAME_MAX);
     let length = length.and_then(|n| u32::try_from(n).ok()).ok_or(Error::TooLong)?;
     prefix.copy_from_slice(&length.to_le_bytes());

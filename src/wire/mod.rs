@@ -6,6 +6,7 @@
 mod frame;
 #[cfg(feature = "handler")]
 pub mod handler;
+pub mod room;
 #[cfg(feature = "serial")]
 pub mod serial;
 

@@ -11,7 +11,7 @@ mod client;
 use cobs::{CobsEncoder, DecodeResult, DecoderState};
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, room};
 
 pub use client::{Client, Failure};
 
@@ -147,7 +147,8 @@ pub const fn encoded_size(payload: usize) -> usize {
 /// [`Error::TooLong`] if it does not fit `out`, or the limits of a frame.
 pub fn encode<M: Serialize>(message: &M, payload: &[u8], out: &mut [u8]) -> Result<usize, Error> {
     let mut header = [0; HEADER_MAX];
-    let header = &*postcard::to_slice(message, &mut header).map_err(|_| Error::TooLong)?;
+    let length = room::write(message, &mut header)?;
+    let header = &header[..length];
     if payload.len() > FRAME_MAX - CHECKSUM - header.len() {
         return Err(Error::TooLong);
     }
