@@ -65,11 +65,13 @@ impl Host {
         worker.running.set(None);
         worker.stopping.set(true);
         let share_ms = worker.crew.as_deref().map(|crew| self.prepare_farewell(&worker, crew));
-        worker.process.stop();
-        // What is frozen does not hear it.
-        worker.thaw();
         let reactor = Rc::clone(&self.reactor);
+        // A task's turn comes after that of whoever waits for what the worker has answered: its end
+        // would take the processor first.
         let task = async move {
+            worker.process.stop();
+            // What is frozen does not hear it.
+            worker.thaw();
             reactor.sleep_ms(HANG_UP_MS).await;
             worker.hang_up();
             if let (Some(share_ms), Some(crew)) = (share_ms, &worker.crew) {
