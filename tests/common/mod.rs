@@ -24,8 +24,12 @@ use serde_json::Value;
 /// The binary under test.
 pub const HOB: &str = env!("CARGO_BIN_EXE_hob");
 
-/// Longest wait for anything that should happen soon.
-pub const SOON: Duration = Duration::from_secs(10);
+/// Longest wait for anything that should happen soon. Where everything takes longer, as under an
+/// emulator, `SLOWER` says how many times as long.
+fn soon() -> Duration {
+    let times = std::env::var("SLOWER").map_or(1, |times| times.parse().expect("a number"));
+    Duration::from_secs(10) * times
+}
 
 /// A program that is an example of this package; built here, since a run of a single test does
 /// not build examples.
@@ -47,12 +51,12 @@ pub fn example(name: &str) -> PathBuf {
 
 /// Waits until `look` finds something.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
+    let (begun, soon) = (Instant::now(), soon());
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(begun.elapsed() < SOON, "waited in vain: {what}");
+        assert!(begun.elapsed() < soon, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
