@@ -216,7 +216,7 @@ def measure_cold(found, everybody, rounds):
         row.setdefault("pss", []).append(sum(pss for _, pss in idle))
         each = one.system.zygote or one.system.cold == "always"
         times = one.timed(4 if each else 1, one.system.zygote, REST_MS)
-        # The first one of several is the connection's as well.
+        # The first one of several comes to caches that others have filled, or to a new connection.
         row.setdefault("cold", []).extend(times[1:] or times)
 
 
