@@ -18,6 +18,8 @@ mod counts;
 #[path = "../tests/common/http.rs"]
 #[allow(dead_code, reason = "shared with the tests")]
 mod http;
+#[path = "rows/load.rs"]
+mod load;
 #[path = "rows/memory.rs"]
 mod memory;
 #[path = "rows/runtimes.rs"]

@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::http::invocations;
+use crate::load::{invocation, load};
 use crate::server::{EVENT, Server, native};
 use crate::{Bench, Row};
 
@@ -58,19 +59,19 @@ impl Trace {
 fn system_calls(bench: &Bench) -> Row {
     let functions = [("warm", native("queue_wait_ms = 60000"))];
     let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "8"], &[]);
-    let path = invocations("warm");
-    server.load(8, 50, &path, EVENT);
+    let warm = invocation("warm", EVENT);
+    load(&server, 8, 400, &warm);
     let mut each = Vec::new();
     for clients in [1, 8] {
         // What a connection costs to open and close is taken out by the difference of two runs.
         let count = |invocations: usize| {
             let trace = Trace::start(bench, &server);
-            server.load(clients, invocations, &path, EVENT);
+            load(&server, clients, invocations, &warm);
             trace.stop().0
         };
-        let more = bench.amount(5_000) / clients;
-        let few = count(10);
-        each.push((count(10 + more) as f64 - few as f64) / (more * clients) as f64);
+        let (few, more) = (10 * clients, bench.amount(5_000));
+        let opened = count(few) as f64;
+        each.push((count(few + more) as f64 - opened) / more as f64);
     }
     Row {
         number: "13",
@@ -124,7 +125,7 @@ fn allocations(bench: &Bench) -> Row {
 fn quiet(bench: &Bench) -> Row {
     let functions: Vec<_> = ["a", "b", "c"].map(|name| (name, native(""))).to_vec();
     let server = Server::start(bench, &bench.fixed, &functions, &[], &[]);
-    server.load(1, 3, &invocations("a"), EVENT);
+    load(&server, 1, 3, &invocation("a", EVENT));
     server.at_rest(1);
     std::thread::sleep(Duration::from_millis(300));
     let written = || -> u64 {

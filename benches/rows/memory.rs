@@ -1,6 +1,7 @@
 //! Rows 1 to 5: memory, threads, size.
 
-use crate::http::{Conn, invocations};
+use crate::http::Conn;
+use crate::load::{invocation, load};
 use crate::server::{EVENT, Function, Server, exec, native};
 use crate::{Bench, Row};
 
@@ -31,7 +32,7 @@ pub fn rows(bench: &Bench) -> Vec<Row> {
     rows.push(crowded(bench));
     rows.push(growth(bench));
     let server = Server::start(bench, &bench.fixed, &ten(), &[], &[]);
-    server.load(4, 10, &invocations("a"), EVENT);
+    load(&server, 4, 40, &invocation("a", EVENT));
     let threads = server.status("Threads");
     rows.push(Row {
         number: "4",
@@ -111,18 +112,21 @@ fn growth(bench: &Bench) -> Row {
         "runtime = \"exec\"\nhandler = \"sleep 1000\"\ntimeout_s = 1\nshutdown_grace_ms = 0\n";
     let functions = [("warm", native("queue_wait_ms = 60000")), ("slow", slow.to_owned())];
     let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "16"], &[]);
-    server.load(8, 50, &invocations("warm"), EVENT);
-    server.load(8, 20, &invocations("warm"), b"\"crash\"");
-    server.load(8, 1, &invocations("slow"), EVENT);
-    server.load(8, 50, &invocations("warm"), EVENT);
+    let warm = invocation("warm", EVENT);
+    let crash = invocation("warm", b"\"crash\"");
+    let slow = invocation("slow", EVENT);
+    load(&server, 8, 400, &warm);
+    load(&server, 8, 160, &crash);
+    load(&server, 8, 8, &slow);
+    load(&server, 8, 400, &warm);
     server.at_rest(1);
     server.quiet();
     let before = server.status("VmRSS");
-    let (good, bad, late) = (bench.amount(100_000), bench.amount(10_000), bench.amount(800));
-    server.load(8, good / 8, &invocations("warm"), EVENT);
-    server.load(8, bad / 8, &invocations("warm"), b"\"crash\"");
-    server.load(16, late.div_ceil(16).min(5), &invocations("slow"), EVENT);
-    server.load(8, 50, &invocations("warm"), EVENT);
+    let (good, bad, late) = (bench.amount(100_000), bench.amount(10_000), bench.amount(80));
+    load(&server, 8, good, &warm);
+    load(&server, 8, bad, &crash);
+    load(&server, 16, late, &slow);
+    load(&server, 8, 400, &warm);
     server.at_rest(1);
     server.quiet();
     let grown = server.status("VmRSS").saturating_sub(before);

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::http::invocations;
+use crate::load::{invocation, load};
 use crate::server::{EVENT, Function, Server, native};
 use crate::times::{floor, interleaved, timed};
 use crate::{Bench, Row, median_p99};
@@ -160,13 +160,13 @@ fn throughput(bench: &Bench) -> Row {
     let server = Server::start_with(bench, &functions, ECHO, &["--slots", "12"]);
     let mut text = Vec::new();
     for clients in [8, 32] {
-        let count = bench.amount(20_000) / clients;
+        let count = bench.amount(20_000);
         let mut rates = [const { Vec::new() }; 3];
         for _ in 0..5 {
             for (rates, (name, _)) in rates.iter_mut().zip(&functions) {
-                let (good, seconds) = server.load(clients, count, &invocations(name), EVENT);
-                assert_eq!(good, clients * count, "{name}");
-                rates.push(good as f64 / seconds);
+                let load = load(&server, clients, count, &invocation(name, EVENT));
+                assert_eq!(load.good, count, "{name}");
+                rates.push(load.rate());
             }
         }
         let [native, provided, python] = rates.map(|mut rates| median_p99(&mut rates).0);
@@ -191,7 +191,7 @@ fn memory(bench: &Bench) -> Row {
         [("many", function("python3.11", "provisioned_concurrency = 10"))];
     let server = Server::start_with(bench, &functions, COLLECTING, &[]);
     server.at_rest(WORKERS);
-    server.load(WORKERS, 20, &invocations("many"), EVENT);
+    load(&server, WORKERS, 20 * WORKERS, &invocation("many", EVENT));
     server.at_rest(WORKERS);
     let workers = server.get("/hob/workers");
     let pids = workers.as_array().unwrap().iter().map(|worker| worker["pid"].as_i64().unwrap());

@@ -4,8 +4,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::thread::CpuSet;
-
 use crate::Bench;
 use crate::http::{Conn, invocations};
 
@@ -203,35 +201,6 @@ impl Server {
             }
         }
     }
-
-    /// Runs `count` invocations on each of `clients` connections; how many were answered 200, and
-    /// how long it took.
-    pub fn load(&self, clients: usize, count: usize, path: &str, event: &[u8]) -> (usize, f64) {
-        let begun = Instant::now();
-        let good = std::thread::scope(|scope| {
-            let clients: Vec<_> = (0..clients)
-                .map(|_| {
-                    scope.spawn(|| {
-                        elsewhere();
-                        let mut connection = self.connect();
-                        let run = |_: &usize| connection.post(path, &[], event).status == 200;
-                        (0..count).filter(run).count()
-                    })
-                })
-                .collect();
-            clients.into_iter().map(|client| client.join().unwrap()).sum()
-        });
-        (good, begun.elapsed().as_secs_f64())
-    }
-}
-
-/// Has this thread run on the core that load comes from, which the script says: another one than the
-/// server's and its workers', if there is one.
-pub fn elsewhere() {
-    let Ok(core) = std::env::var("LOAD_CORE") else { return };
-    let mut cores = CpuSet::new();
-    cores.set(core.parse().unwrap());
-    rustix::thread::sched_setaffinity(None, &cores).unwrap();
 }
 
 impl Drop for Server {
