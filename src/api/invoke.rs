@@ -333,7 +333,7 @@ async fn answer(
         .field("Content-Type", "application/json")
         .field("x-amzn-RequestId", settled.request)
         .field("X-Amzn-Trace-Id", &settled.trace)
-        .field("X-Amz-Executed-Version", &version.label);
+        .field("X-Amz-Executed-Version", &*version.label);
     if failed {
         reply = reply.field("X-Amz-Function-Error", "Unhandled");
     }

@@ -38,7 +38,7 @@ pub async fn serve(
         .field("Content-Type", "application/vnd.amazon.eventstream")
         .field("x-amzn-RequestId", request)
         .field("X-Amzn-Trace-Id", &trace)
-        .field("X-Amz-Executed-Version", &version.label);
+        .field("X-Amz-Executed-Version", &*version.label);
     let reply = connection.begin_reply(reply, head).await?;
     let settled = match first {
         First::Piece(piece) => {

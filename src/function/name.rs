@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::io::{Put, Text};
+
 /// Where this server says that it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
@@ -109,18 +111,30 @@ fn is_qualifier(text: &str) -> bool {
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_$".contains(&b)))
 }
 
+/// A function's ARN, in its parts.
+#[derive(Clone, Copy)]
+pub struct Arn<'a>([&'a str; 8]);
+
+impl fmt::Display for Arn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| f.write_str(part))
+    }
+}
+
+impl Put for Arn<'_> {
+    fn put_into(&self, text: &mut Text) {
+        for part in self.0 {
+            text.put(part);
+        }
+    }
+}
+
 impl Home {
     /// The function's ARN, with the qualifier that it was named with.
-    pub fn arn<'a>(
-        &'a self,
-        name: &'a str,
-        qualifier: Option<&'a str>,
-    ) -> impl fmt::Display + use<'a> {
+    pub fn arn<'a>(&'a self, name: &'a str, qualifier: Option<&'a str>) -> Arn<'a> {
         let Home { region, account } = self;
-        fmt::from_fn(move |f| {
-            write!(f, "arn:aws:lambda:{region}:{account}:function:{name}")?;
-            qualifier.map_or(Ok(()), |qualifier| write!(f, ":{qualifier}"))
-        })
+        let (colon, qualifier) = qualifier.map_or(("", ""), |qualifier| (":", qualifier));
+        Arn(["arn:aws:lambda:", region, ":", account, ":function:", name, colon, qualifier])
     }
 
     /// A layer's ARN, or that of one of its versions.

@@ -9,7 +9,7 @@ use super::catalog::Version;
 use super::spawn::Exit;
 use super::stream::Stream;
 use super::trace::Trace;
-use crate::io::{Buffer, Clock};
+use crate::io::{Buffer, Clock, Put, Text};
 use crate::pool::{Instant, InvocationId, Outcome, VersionId};
 
 /// Bytes inside a buffer, moved and never copied.
@@ -74,6 +74,12 @@ impl RequestId {
     /// True if `text` is this id.
     pub fn is(self, text: &str) -> bool {
         self.text() == text.as_bytes()
+    }
+}
+
+impl Put for RequestId {
+    fn put_into(&self, text: &mut Text) {
+        text.put_ascii(&self.text());
     }
 }
 

@@ -33,7 +33,7 @@ use std::task::{Context, Poll, Waker};
 
 use smol::LocalExecutor;
 
-use crate::io::{Buffer, Buffers, Clock, Reactor};
+use crate::io::{Buffer, Buffers, Clock, Reactor, Text};
 use crate::pool::{Action, Event, Instant, InvocationId, Outcome, Pool};
 use crate::pool::{VersionId, WorkerId};
 use crate::runtime::launch::Facts;
@@ -79,7 +79,7 @@ pub struct Host {
     /// Where the header of a message to a worker is put together.
     pub header: RefCell<Box<[u8]>>,
     /// And the texts in it.
-    pub texts: RefCell<String>,
+    pub texts: RefCell<Text>,
     /// The log of all functions.
     pub logs: Logs,
     /// Limits that hold where a function says nothing.

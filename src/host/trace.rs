@@ -9,6 +9,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use super::invocation::{RequestId, hex};
+use crate::io::{Put, Text};
 use crate::limits::TRACE_MAX;
 
 /// The X-Ray header that goes on to the function: the caller's, or one made from the request id.
@@ -116,20 +117,36 @@ fn pass(trace: &str, function: Lineage) -> Box<str> {
     if text.len() > TRACE_MAX { trace.into() } else { text.into() }
 }
 
-impl fmt::Display for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Put for Trace {
+    fn put_into(&self, text: &mut Text) {
         match self {
-            Trace::Given { text, first: None } => f.write_str(text),
-            Trace::Given { text, first: Some(first) } => write!(f, "{text};{LINEAGE}{first}:1"),
+            Trace::Given { text: given, first } => {
+                text.put(&**given);
+                if let Some(first) = first {
+                    text.put(";");
+                    text.put(LINEAGE);
+                    let mut own = *b"________:1";
+                    digits(&mut own[..8], &first.0.to_be_bytes());
+                    text.put_ascii(&own);
+                }
+            }
             Trace::Made { epoch, request, first } => {
-                let mut text = *MADE;
-                digits(&mut text[7..15], &epoch.to_be_bytes());
-                digits(&mut text[16..40], &request.0[..12]);
-                digits(&mut text[48..64], &request.0[8..]);
-                digits(&mut text[83..91], &first.0.to_be_bytes());
-                f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
+                let mut made = *MADE;
+                digits(&mut made[7..15], &epoch.to_be_bytes());
+                digits(&mut made[16..40], &request.0[..12]);
+                digits(&mut made[48..64], &request.0[8..]);
+                digits(&mut made[83..91], &first.0.to_be_bytes());
+                text.put_ascii(&made);
             }
         }
+    }
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Text::default();
+        text.put(self);
+        f.write_str(text.as_str())
     }
 }
 

@@ -15,7 +15,7 @@ use smol::LocalExecutor;
 use super::connection::{Connection, Peer};
 use super::reply::ReplyHead;
 use crate::io::reactor::Interest;
-use crate::io::{Buffers, Io, Reactor};
+use crate::io::{Buffers, Io, Reactor, Text};
 use crate::limits::{ACCEPT_PAUSE_MS, DRAIN_MS, REPLIED_LOOK_MS, TURNED_AWAY_MAX};
 use crate::pool::Instant;
 
@@ -39,7 +39,7 @@ pub struct Peers {
     pub(super) buffers: Rc<Buffers>,
     pub(super) limits: Limits,
     /// Where heads of replies are written, one after the other.
-    pub(super) head: Cell<Vec<u8>>,
+    pub(super) head: Cell<Text>,
     pub(super) reactor: Rc<Reactor>,
     pub(super) peers: RefCell<Vec<Option<Rc<Peer>>>>,
     unused: RefCell<Vec<u32>>,
@@ -234,7 +234,7 @@ fn end(peer: &Peer) {
 /// Tells a client that there is no room, and stays until it has read that.
 async fn turn_away(io: Io<OwnedFd>) {
     let told = {
-        let head = ReplyHead::new(Vec::new(), 503).field("Retry-After", 1).closing().body(0);
+        let head = ReplyHead::new(Text::default(), 503).field("Retry-After", "1").closing().body(0);
         io.try_write(&head.parts().map(IoSlice::new))
     };
     if told.is_err() || rustix::net::shutdown(io.get(), Shutdown::Write).is_err() {

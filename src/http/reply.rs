@@ -3,25 +3,17 @@
 //! A head is moved into [`Connection::send`](super::Connection::send), which is done with it
 //! before it waits: no task holds this space while its client is slow, and the next head has it.
 
-use std::fmt::Write;
-
 use super::Head;
-use crate::io::Clock;
 use crate::io::clock::CivilTime;
+use crate::io::{Clock, Put, Text};
 use crate::limits::{BODY_BYTES_PER_S_MIN, CLOCK_SET_S};
-use crate::wire::room;
 
 /// Parts that a head is sent in: the long text with what is around it.
 pub const PARTS: usize = 5;
 
-/// Bytes by which the space grows: more than most heads have.
-const SPACE: usize = 512;
-
 /// A reply head under construction. What may be of any length stands beside its own text.
 pub struct ReplyHead<'a> {
-    /// What is there of it, and room.
-    space: Vec<u8>,
-    length: usize,
+    text: Text,
     /// What stands beside the text, ...
     long: [&'a str; 3],
     /// ... and where in it its place is.
@@ -30,31 +22,34 @@ pub struct ReplyHead<'a> {
 
 impl<'a> ReplyHead<'a> {
     /// A head with its status line and its date, in this space.
-    pub(super) fn new(space: Vec<u8>, status: u16) -> ReplyHead<'a> {
+    pub(super) fn new(space: Text, status: u16) -> ReplyHead<'a> {
         ReplyHead::at(space, status, Clock::unix_ms())
     }
 
     /// Clients set their clocks by the date, so a clock that was not set is not told.
-    pub(super) fn at(space: Vec<u8>, status: u16, unix_ms: u64) -> ReplyHead<'a> {
-        let mut head = ReplyHead { space, length: 0, long: [""; 3], long_at: 0 };
-        head.put("HTTP/1.1 ");
-        head.print(format_args!("{status}"));
-        head.put(" ");
-        head.put(reason(status));
-        head.put("\r\n");
+    pub(super) fn at(space: Text, status: u16, unix_ms: u64) -> ReplyHead<'a> {
+        let mut head = ReplyHead { text: space.cleared(), long: [""; 3], long_at: 0 };
+        head.text.put("HTTP/1.1 ");
+        head.text.put(u64::from(status));
+        head.text.put(" ");
+        head.text.put(reason(status));
+        head.text.put("\r\n");
         if unix_ms / 1000 < CLOCK_SET_S {
             return head;
         }
-        head.field("Date", CivilTime::from_unix_ms(unix_ms).to_http())
+        head.text.put("Date: ");
+        head.text.put_ascii(&CivilTime::from_unix_ms(unix_ms).to_http());
+        head.text.put("\r\n");
+        head
     }
 
     /// Adds a field.
     #[must_use]
-    pub fn field(mut self, name: &str, value: impl std::fmt::Display) -> ReplyHead<'a> {
-        self.put(name);
-        self.put(": ");
-        self.print(format_args!("{value}"));
-        self.put("\r\n");
+    pub fn field(mut self, name: &str, value: impl Put) -> ReplyHead<'a> {
+        self.text.put(name);
+        self.text.put(": ");
+        self.text.put(value);
+        self.text.put("\r\n");
         self
     }
 
@@ -74,7 +69,7 @@ impl<'a> ReplyHead<'a> {
     }
 
     fn beside(self, long: [&'a str; 3]) -> ReplyHead<'a> {
-        ReplyHead { long, long_at: self.length, ..self }
+        ReplyHead { long, long_at: self.text.len(), ..self }
     }
 
     /// Says that the connection ends with this reply, or what it takes for it to go on.
@@ -96,56 +91,36 @@ impl<'a> ReplyHead<'a> {
     /// Ends the head in front of a body of `length` bytes.
     #[must_use]
     pub fn body(mut self, length: usize) -> ReplyHead<'a> {
-        self.put("Content-Length: ");
-        self.print(format_args!("{length}"));
-        self.put("\r\n\r\n");
+        self.text.put("Content-Length: ");
+        self.text.put(length as u64);
+        self.text.put("\r\n\r\n");
         self
     }
 
     /// Ends the head in front of a body in chunks.
     #[must_use]
     pub fn chunked(mut self) -> ReplyHead<'a> {
-        self.put("Transfer-Encoding: chunked\r\n\r\n");
+        self.text.put("Transfer-Encoding: chunked\r\n\r\n");
         self
     }
 
     /// Ends the head of a reply that has no body by its status (204).
     #[must_use]
     pub fn bare(mut self) -> ReplyHead<'a> {
-        self.put("\r\n");
+        self.text.put("\r\n");
         self
     }
 
     /// The text, in its parts.
     pub fn parts(&self) -> [&[u8]; PARTS] {
-        let (before, after) = self.space[..self.length].split_at(self.long_at);
+        let (before, after) = self.text.bytes().split_at(self.long_at);
         let [name, value, end] = self.long.map(str::as_bytes);
         [before, name, value, end, after]
     }
 
     /// The space, for the next head.
-    pub(super) fn into_space(self) -> Vec<u8> {
-        self.space
-    }
-
-    fn put(&mut self, text: &str) {
-        let end = self.length + text.len();
-        if end > self.space.len() {
-            self.space.resize(end.next_multiple_of(SPACE), 0);
-        }
-        room::copy(&mut self.space[self.length..end], text.as_bytes());
-        self.length = end;
-    }
-
-    fn print(&mut self, text: std::fmt::Arguments<'_>) {
-        self.write_fmt(text).expect("memory does not refuse a write");
-    }
-}
-
-impl Write for ReplyHead<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.put(text);
-        Ok(())
+    pub(super) fn into_space(self) -> Text {
+        self.text
     }
 }
 
@@ -186,14 +161,15 @@ mod tests {
     #[test]
     fn heads_are_plain_text() {
         let now_ms = 1_796_084_335_999;
-        let head = ReplyHead::at(Vec::new(), 429, now_ms).field("Retry-After", 1).closing().body(2);
+        let head =
+            ReplyHead::at(Text::default(), 429, now_ms).field("Retry-After", "1").closing().body(2);
         let text = "HTTP/1.1 429 Too Many Requests\r\nDate: Tue, 01 Dec 2026 00:18:55 GMT\r\n\
                     Retry-After: 1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n";
         assert_eq!(head.parts().concat(), text.as_bytes());
         let long = "x".repeat(5000);
         let head = ReplyHead::at(head.into_space(), 204, 0)
             .long_field("Long: ", Some(&long))
-            .field("A", 1)
+            .field("A", "1")
             .bare();
         let text = format!("HTTP/1.1 204 No Content\r\nLong: {long}\r\nA: 1\r\n\r\n");
         assert_eq!(head.parts().concat(), text.as_bytes());

@@ -12,7 +12,7 @@ use super::connection::Broken;
 use super::listener::{Limits, Peers};
 use super::reply::ReplyHead;
 use super::{Connection, Listener, Method};
-use crate::io::{Buffers, Reactor};
+use crate::io::{Buffers, Reactor, Text};
 use crate::limits::{BUFFER_SIZE, PAYLOAD_MAX, TURN_BYTES};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n";
@@ -100,7 +100,7 @@ async fn serve(mut connection: Connection, served: Rc<Cell<usize>>) {
             return;
         }
         served.set(served.get() + 1);
-        if connection.send(ReplyHead::at(Vec::new(), 200, 0).body(0), b"").await.is_err() {
+        if connection.send(ReplyHead::at(Text::default(), 200, 0).body(0), b"").await.is_err() {
             return;
         }
     }

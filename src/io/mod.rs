@@ -9,7 +9,9 @@ pub mod clock;
 pub mod pass;
 pub mod reactor;
 pub mod signal;
+pub mod text;
 
 pub use buffer::{Buffer, Buffers};
 pub use clock::Clock;
 pub use reactor::{Io, Reactor};
+pub use text::{Put, Text};

@@ -100,14 +100,11 @@ impl Talk {
         let (mut header, mut texts) = (host.header.borrow_mut(), host.texts.borrow_mut());
         let encoded = host.with_invocation(id, |invocation| {
             let arn = host.facts.home.arn(&worker.version.name, invocation.qualifier.as_deref());
-            texts.clear();
-            let mut add = |text: std::fmt::Arguments<'_>| {
-                std::fmt::Write::write_fmt(&mut *texts, text).expect("a text takes any text");
-                texts.len()
-            };
-            let request = add(format_args!("{}", invocation.request));
-            let trace = add(format_args!("{}", invocation.trace));
-            add(format_args!("{arn}"));
+            *texts = std::mem::take(&mut *texts).cleared();
+            let request = texts.put(invocation.request);
+            let trace = texts.put(&invocation.trace);
+            texts.put(arn);
+            let texts = texts.as_str();
             let context = wire::Context {
                 id: serial,
                 deadline_ms: invocation.deadline_ms,

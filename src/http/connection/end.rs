@@ -21,7 +21,7 @@ impl Connection {
     pub async fn refuse(mut self, refused: Refused) {
         let body = format!("{{\"message\":\"{}\"}}", refused.reason());
         let head = self.reply(refused.status()).field("Content-Type", "application/json");
-        let head = if refused == Refused::NoRoom { head.field("Retry-After", 1) } else { head };
+        let head = if refused == Refused::NoRoom { head.field("Retry-After", "1") } else { head };
         let head = head.closing().body(body.len());
         if self.send(head, body.as_bytes()).await.is_ok() {
             self.linger().await;

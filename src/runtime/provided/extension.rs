@@ -221,7 +221,7 @@ impl Desk<'_> {
         let head = connection
             .reply(200)
             .field("Content-Type", "application/json")
-            .field("Lambda-Extension-Identifier", id)
+            .field("Lambda-Extension-Identifier", &*id)
             .connection(self.head, self.head.keep_alive)
             .body(body.len());
         Ok(connection.send(head, body.as_bytes()).await?)
@@ -265,7 +265,7 @@ impl Desk<'_> {
         let head = connection
             .reply(200)
             .field("Content-Type", "application/json")
-            .field("Lambda-Extension-Event-Identifier", uuid(self.host.random()))
+            .field("Lambda-Extension-Event-Identifier", &*uuid(self.host.random()))
             .connection(self.head, self.head.keep_alive)
             .body(event.len());
         connection.send(head, event.as_bytes()).await?;
