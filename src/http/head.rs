@@ -70,6 +70,8 @@ pub struct Head {
     pub keep_alive: bool,
     /// It is HTTP/1.0: the client must be told that the connection is kept.
     pub old: bool,
+    /// A browser may have sent it for a web page: it has an `Origin`, or is by a `Mozilla`.
+    pub may_be_page: bool,
 }
 
 /// Finds the end of a head in `bytes`: the length with the empty line. Looks only at what lies
@@ -109,6 +111,7 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Refused> {
         expects_continue: false,
         keep_alive: newer,
         old: !newer,
+        may_be_page: false,
     };
     let mut framing = Framing::default();
     let mut hosts = 0;
@@ -122,6 +125,10 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Refused> {
                 }
                 // An HTTP/1.0 client cannot mean it.
                 head.expects_continue = newer;
+            }
+            6 if field.name.eq_ignore_ascii_case("origin") => head.may_be_page = true,
+            10 if field.name.eq_ignore_ascii_case("user-agent") => {
+                head.may_be_page |= value.starts_with(b"Mozilla/");
             }
             10 if field.name.eq_ignore_ascii_case("connection") => {
                 head.keep_alive = connection(value, head.keep_alive);

@@ -6,7 +6,7 @@ use crate::api::error::ApiError;
 use crate::api::invoke::not_found;
 use crate::function::name::{FunctionName, Name};
 use crate::function::record::LATEST;
-use crate::function::url::{Url, UrlId};
+use crate::function::url::{URL_ID, Url, UrlId};
 use crate::host::Host;
 use crate::host::catalog::{Source, Version};
 use crate::http::head::field;
@@ -51,8 +51,10 @@ fn none(what: &str) -> ApiError {
 
 /// The id in the host that a client asks, if that is a function URL's.
 pub fn by_host(header: &[u8]) -> Option<UrlId> {
-    let host = std::str::from_utf8(field(header, "host")?).ok()?;
-    let (id, rest) = host.split_once('.')?;
+    let host = field(header, "host")?;
+    // Nearly all requests are for another host, and an id's length tells.
+    let (id, rest) = host.split_at_checked(URL_ID).filter(|(_, rest)| rest.starts_with(b"."))?;
+    let (id, rest) = (str::from_utf8(id).ok()?, str::from_utf8(&rest[1..]).ok()?);
     let (service, rest) = rest.split_once('.')?;
     let is_url = service.eq_ignore_ascii_case("lambda-url") && !rest.is_empty();
     if is_url { UrlId::parse(id) } else { None }
