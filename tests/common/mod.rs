@@ -24,11 +24,14 @@ use serde_json::Value;
 /// The binary under test.
 pub const HOB: &str = env!("CARGO_BIN_EXE_hob");
 
-/// Longest wait for anything that should happen soon. Where everything takes longer, as under an
-/// emulator, `SLOWER` says how many times as long.
+/// How many times as long everything takes, as under an emulator: `SLOWER`.
+pub fn slower() -> u32 {
+    std::env::var("SLOWER").map_or(1, |times| times.parse().expect("a number"))
+}
+
+/// Longest wait for anything that should happen soon.
 fn soon() -> Duration {
-    let times = std::env::var("SLOWER").map_or(1, |times| times.parse().expect("a number"));
-    Duration::from_secs(10) * times
+    Duration::from_secs(10) * slower()
 }
 
 /// A program that is an example of this package; built here, since a run of a single test does

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::common::http::Conn;
 use crate::common::sign::Request;
 use crate::common::{
-    HOB, Server, Site, children, descriptors, eventually, executable, status_number,
+    HOB, Server, Site, children, descriptors, eventually, executable, slower, status_number,
 };
 use crate::probe::digest;
 
@@ -198,12 +198,13 @@ fn no_request_is_lost_over_three_upgrades(reaper: &[&str]) {
 
 fn what_runs_ends_where_it_began_and_its_client_moves_on(reaper: &[&str]) {
     let site = Site::new();
-    site.native("demo", "", "");
+    site.native("demo", "", "timeout_s = 60");
     let mut line = Line::new(site, reaper);
     let old = line.pid;
     let mut running = line.server.connect();
     let worker = ok(&mut running, "demo", "{}")["pid"].clone();
-    running.begin("demo", "{\"do\":\"sleep\",\"n\":1500}");
+    // Longer than an upgrade takes.
+    running.begin("demo", &format!("{{\"do\":\"sleep\",\"n\":{}}}", 1500 * slower()));
     let mut idle = line.server.connect();
     idle.get("/healthz");
     let mut fresh = line.unix();
@@ -378,13 +379,13 @@ fn a_successor_outlives_a_predecessor_that_is_killed(reaper: &[&str]) {
 
 fn workers_of_the_old_server_may_call_the_new_one(reaper: &[&str]) {
     let site = Site::new();
-    site.native("demo", "", "");
+    site.native("demo", "", "timeout_s = 60");
     let config = site.path().join("hob.toml");
     fs::write(&config, "[auth]\ntoken = \"secret\"\n").unwrap();
     let mut line = Line::new(site, &[reaper, &["--config", config.to_str().unwrap()]].concat());
     let mut conn = line.unix();
     let env = ok(&mut conn, "demo", "{\"do\":\"env\"}")["env"].clone();
-    conn.begin("demo", "{\"do\":\"sleep\",\"n\":2000}");
+    conn.begin("demo", &format!("{{\"do\":\"sleep\",\"n\":{}}}", 2000 * slower()));
     let in_flight = || (line.server.get("/hob/server")["in_flight"] == 1).then_some(());
     eventually("it runs", in_flight);
     let text = |name: &str| env[name].as_str().unwrap().to_owned();
