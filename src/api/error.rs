@@ -1,14 +1,21 @@
 //! Errors in the shape that Lambda's clients read: status, `x-amzn-ErrorType`, a JSON body.
 
+use std::ops::{Deref, DerefMut};
+
 use crate::function::name::BadName;
 use crate::host::invocation::RequestId;
 use crate::http::{Closed, Connection, Head, Method};
 use crate::io::Text;
 use crate::pool::Refusal;
 
-/// One error, as Lambda's API answers it.
+/// One error, as Lambda's API answers it. On the heap: every result of the API has room for one, and
+/// is handed on many times.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiError {
+pub struct ApiError(Box<Details>);
+
+/// What an error says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Details {
     /// HTTP status.
     pub status: u16,
     /// The exception's name.
@@ -27,13 +34,27 @@ pub struct ApiError {
     pub lines: String,
 }
 
+impl Deref for ApiError {
+    type Target = Details;
+
+    fn deref(&self) -> &Details {
+        &self.0
+    }
+}
+
+impl DerefMut for ApiError {
+    fn deref_mut(&mut self) -> &mut Details {
+        &mut self.0
+    }
+}
+
 impl ApiError {
     fn user(status: u16, name: &'static str, message: impl Into<String>) -> ApiError {
         // Lambda spells this field two ways, and old clients read just one of them.
         let capital =
             ["ResourceNotFoundException", "ServiceException", "RecursiveInvocationException"]
                 .contains(&name);
-        ApiError {
+        ApiError(Box::new(Details {
             status,
             name,
             message: message.into(),
@@ -42,7 +63,18 @@ impl ApiError {
             capital,
             retry_after_s: None,
             lines: String::new(),
-        }
+        }))
+    }
+
+    /// The same without a type, as Lambda answers it in a few places.
+    fn untyped(mut self) -> ApiError {
+        self.kind = None;
+        self
+    }
+
+    fn after_a_second(mut self) -> ApiError {
+        self.retry_after_s = Some(1);
+        self
     }
 
     /// 404: there is no such thing.
@@ -57,7 +89,7 @@ impl ApiError {
 
     /// The same without a type, as Lambda answers it in a few places.
     pub fn untyped_parameter(message: impl Into<String>) -> ApiError {
-        ApiError { kind: None, ..ApiError::invalid_parameter(message) }
+        ApiError::invalid_parameter(message).untyped()
     }
 
     /// 400: the body is not what it should be.
@@ -67,12 +99,12 @@ impl ApiError {
 
     /// 400: a value that no parameter of that name may have.
     pub fn validation(message: impl Into<String>) -> ApiError {
-        ApiError { kind: None, ..ApiError::user(400, "ValidationException", message) }
+        ApiError::user(400, "ValidationException", message).untyped()
     }
 
     /// 400: a value of another type than the parameter's.
     pub fn serialization(message: impl Into<String>) -> ApiError {
-        ApiError { kind: None, ..ApiError::user(400, "SerializationException", message) }
+        ApiError::user(400, "SerializationException", message).untyped()
     }
 
     /// 412: somebody else has changed it meanwhile.
@@ -141,42 +173,44 @@ impl ApiError {
 
     /// 403: who calls is not known, or may not do this.
     pub fn forbidden(name: &'static str, message: impl Into<String>) -> ApiError {
-        ApiError { kind: None, ..ApiError::user(403, name, message) }
+        ApiError::user(403, name, message).untyped()
     }
 
     /// 403: who calls a function URL shows no credentials that it takes.
     pub fn forbidden_url() -> ApiError {
         let message = "Forbidden. For troubleshooting Function URL authorization issues, see: \
                        https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html";
-        ApiError { capital: true, ..ApiError::forbidden("AccessDeniedException", message) }
+        let mut error = ApiError::forbidden("AccessDeniedException", message);
+        error.capital = true;
+        error
     }
 
     /// 400: a signature, or what belongs to it, is not there or not readable.
     pub fn incomplete_signature(message: impl Into<String>) -> ApiError {
-        ApiError { kind: None, ..ApiError::user(400, "IncompleteSignatureException", message) }
+        ApiError::user(400, "IncompleteSignatureException", message).untyped()
     }
 
     /// 404: no operation has this path and method.
     pub fn unknown_operation() -> ApiError {
-        ApiError { kind: None, ..ApiError::user(404, "UnknownOperationException", "") }
+        ApiError::user(404, "UnknownOperationException", "").untyped()
     }
 
     /// 5xx: the server's own fault.
     pub fn service(status: u16, message: impl Into<String>) -> ApiError {
-        let kind = Some("Service");
-        ApiError { kind, ..ApiError::user(status, "ServiceException", message) }
+        let mut error = ApiError::user(status, "ServiceException", message);
+        error.kind = Some("Service");
+        error
     }
 
     /// 503: the server is going away.
     pub fn draining() -> ApiError {
-        let error = ApiError::service(503, "The server is stopping.");
-        ApiError { retry_after_s: Some(1), ..error }
+        ApiError::service(503, "The server is stopping.").after_a_second()
     }
 
     /// 503: another server takes over, and will take changes.
     pub fn handing_over() -> ApiError {
-        let error = ApiError::service(503, "The server hands over to its successor: try again.");
-        ApiError { retry_after_s: Some(1), ..error }
+        let message = "The server hands over to its successor: try again.";
+        ApiError::service(503, message).after_a_second()
     }
 
     /// What a caller hears of an invocation that was not taken.
@@ -189,29 +223,20 @@ impl ApiError {
             Refusal::Reserved => "ReservedFunctionConcurrentInvocationLimitExceeded",
             Refusal::Unreserved | Refusal::LineFull => "ConcurrentInvocationLimitExceeded",
         };
-        ApiError {
-            reason: Some(reason),
-            retry_after_s: Some(1),
-            ..ApiError::user(429, "TooManyRequestsException", "Rate Exceeded.")
-        }
+        let mut error = ApiError::user(429, "TooManyRequestsException", "Rate Exceeded.");
+        error.reason = Some(reason);
+        error.after_a_second()
     }
 
     /// What a caller hears of a text that names no function here.
     pub fn bad_name(text: &str, bad: BadName, region: &str) -> ApiError {
         match bad {
-            BadName::Malformed => ApiError {
-                kind: None,
-                ..ApiError::user(
-                    400,
-                    "ValidationException",
-                    format!(
-                        "1 validation error detected: Value '{text}' at 'functionName' failed to \
+            BadName::Malformed => ApiError::validation(format!(
+                "1 validation error detected: Value '{text}' at 'functionName' failed to \
                          satisfy constraint: Member must satisfy regular expression pattern: \
                          (arn:(aws[a-zA-Z-]*)?:lambda:)?([a-z]{{2}}(-gov)?-[a-z]+-\\d{{1}}:)?\
                          (\\d{{12}}:)?(function:)?([a-zA-Z0-9-_]+)(:(\\$LATEST|[a-zA-Z0-9-_]+))?"
-                    ),
-                )
-            },
+            )),
             BadName::TooLong => ApiError::invalid_parameter(format!(
                 "1 validation error detected: Value '{text}' at 'functionName' failed to satisfy \
                  constraint: Member must have length less than or equal to 64"

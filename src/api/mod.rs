@@ -99,9 +99,8 @@ pub enum End {
     Closed,
     /// It could not be read: say why, and close.
     Refused(Refused),
-    /// It is answered with an error; the connection goes on if the request was read whole. On the
-    /// heap, since a connection's task has room for what may go wrong, and little does.
-    Error(Box<ApiError>),
+    /// It is answered with an error; the connection goes on if the request was read whole.
+    Error(ApiError),
 }
 
 impl From<Closed> for End {
@@ -121,7 +120,7 @@ impl From<Broken> for End {
 
 impl From<ApiError> for End {
     fn from(error: ApiError) -> End {
-        End::Error(Box::new(error))
+        End::Error(error)
     }
 }
 

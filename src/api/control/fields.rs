@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn values_out_of_range_are_refused_in_lambdas_words() {
         let fields = fields(r#"{"Timeout":901,"Memory":-1,"Name":"abc","Inner":{"Size":1}}"#);
-        let message = |refused: ApiError| refused.message;
+        let message = |refused: ApiError| refused.message.clone();
         assert_eq!(
             message(fields.integer("Timeout", 1..=900).expect_err("too long")),
             "1 validation error detected: Value '901' at 'timeout' failed to satisfy constraint: \

@@ -159,7 +159,7 @@ fn scopes_and_times_are_checked_once_the_clock_is_set() {
         let header = header(credential, date);
         let authorization = head::field(header.as_bytes(), "authorization").expect("there");
         let signature = Signature::read(header.as_bytes(), authorization).expect("complete");
-        signature.check_scope("us-east-1", now_s).err().map(|error| error.message)
+        signature.check_scope("us-east-1", now_s).err().map(|error| error.message.clone())
     };
     let good = "A/20261123/us-east-1/lambda/aws4_request";
     let date = "20261123T042258Z";
