@@ -286,7 +286,7 @@ impl ApiError {
         if let Some(seconds) = self.retry_after_s {
             head = head.field("Retry-After", u64::from(seconds));
         }
-        let head = head.connection(request, keeps).lines(&self.lines).body(body.len());
+        let head = head.connection(request, keeps).lines(&self.lines).body(body.end());
         let body = if request.method == Method::Head { b"" } else { body.bytes() };
         connection.send(head, body).await
     }

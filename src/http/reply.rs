@@ -69,7 +69,7 @@ impl<'a> ReplyHead<'a> {
     }
 
     fn beside(self, long: [&'a str; 3]) -> ReplyHead<'a> {
-        ReplyHead { long, long_at: self.text.len(), ..self }
+        ReplyHead { long, long_at: self.text.end(), ..self }
     }
 
     /// Says that the connection ends with this reply, or what it takes for it to go on.

@@ -45,8 +45,8 @@ impl Text {
         self.length = end;
     }
 
-    /// Its length in bytes.
-    pub fn len(&self) -> usize {
+    /// Where it ends: its length in bytes.
+    pub fn end(&self) -> usize {
         self.length
     }
 
@@ -97,7 +97,7 @@ mod tests {
         let mut text = Text::default();
         for number in [0, 9, 10, 1_234_567_890, u64::MAX] {
             text = text.cleared();
-            assert_eq!(text.put(number), text.len());
+            assert_eq!(text.put(number), text.end());
             assert_eq!(text.as_str(), number.to_string());
         }
         let long = "ä".repeat(1000);
