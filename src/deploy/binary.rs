@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::look::Look;
 use crate::error::Error;
-use crate::function::elf::{Elf, LOOK, Target, arm_architecture};
+use crate::function::elf::{ARM_V6_MACHINE, Elf, LOOK, Target, is_beyond_arm_v6, within};
 
 /// What a board runs, by the words of `cross/build`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Arch {
             ("x86_64", 64) => Some(Arch::X86_64),
             ("aarch64" | "arm64", 64) => Some(Arch::Aarch64),
             ("aarch64" | "arm64" | "armv8l" | "armv7l" | "armv7", 32) => Some(Arch::Armv7),
-            ("armv6l" | "armv6", 32) => Some(Arch::Armv6),
+            (ARM_V6_MACHINE | "armv6", 32) => Some(Arch::Armv6),
             ("riscv64", 64) => Some(Arch::Riscv64),
             _ => None,
         }
@@ -101,7 +101,7 @@ impl Arch {
         if elf.target == self.target() && flags & bits != wanted {
             return Err("it hands floats over in another way than the board's programs".into());
         }
-        if self == Arch::Armv6 && arm_architecture(bytes).is_some_and(|v| !V6.contains(&v)) {
+        if self == Arch::Armv6 && is_beyond_arm_v6(within(bytes)) {
             return Err("it is for a later version of ARM than the board's, which is 6".into());
         }
         match &elf.interpreter {
@@ -114,9 +114,6 @@ impl Arch {
         }
     }
 }
-
-/// The versions of ARM that the processor of a Raspberry Pi Zero or 1 runs: up to v6KZ, and v6K.
-const V6: [u64; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 9];
 
 /// A program, whole.
 #[derive(Clone, Debug)]

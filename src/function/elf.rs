@@ -62,20 +62,49 @@ impl Elf {
     }
 }
 
+/// `e_machine` of 32-bit ARM.
+pub const ARM: u16 = 40;
+
+/// What the kernel calls a machine whose processor is an ARM of version 6.
+pub const ARM_V6_MACHINE: &str = "armv6l";
+
+/// True for a program that a processor of ARM version 6 cannot run, such as that of a Raspberry Pi
+/// Zero or 1. `read` takes an offset in the file and a length.
+pub fn is_beyond_arm_v6(read: impl Fn(u64, usize) -> Option<Vec<u8>>) -> bool {
+    // Up to v6KZ, and v6K.
+    arm_architecture(read).is_some_and(|version| !matches!(version, 0..=7 | 9))
+}
+
+/// Reads from a file that is in memory.
+pub fn within(bytes: &[u8]) -> impl Fn(u64, usize) -> Option<Vec<u8>> {
+    |at, length| {
+        let at = usize::try_from(at).ok()?;
+        bytes.get(at..at.checked_add(length)?).map(<[u8]>::to_vec)
+    }
+}
+
 /// `Tag_CPU_arch` of a little-endian program for 32-bit ARM: the least version of the architecture
-/// that runs it, as the ABI's addenda number them (6: v6, 7: v6KZ, 10: v7). `None` if the file,
-/// which must be whole, does not say it.
-pub fn arm_architecture(bytes: &[u8]) -> Option<u64> {
+/// that runs it, as the ABI's addenda number them (6: v6, 7: v6KZ, 10: v7). `None` if the file does
+/// not say it.
+fn arm_architecture(read: impl Fn(u64, usize) -> Option<Vec<u8>>) -> Option<u64> {
     const ARM_ATTRIBUTES: u32 = 0x7000_0003;
-    let reader = Reader { bytes, little: true };
-    let sections = usize::try_from(reader.u32(32)?).ok()?;
-    let (size, count) = (usize::from(reader.u16(46)?), usize::from(reader.u16(48)?));
-    let mut headers = (0..count).map_while(|n| sections.checked_add(n * size));
-    let header = headers
-        .find(|at| at.checked_add(4).and_then(|at| reader.u32(at)) == Some(ARM_ATTRIBUTES))?;
-    let at = |offset| usize::try_from(reader.u32(header.checked_add(offset)?)?).ok();
-    let start = at(16)?;
-    let mut rest = bytes.get(start..start.checked_add(at(20)?)?)?.strip_prefix(b"A")?;
+    const SECTION: usize = 40;
+    const SECTIONS_MAX: u64 = 1000;
+    const ATTRIBUTES_MAX: usize = 4096;
+    let head = read(0, 52)?;
+    let head = Reader { bytes: &head, little: true };
+    let (table, size) = (u64::from(head.u32(32)?), u64::from(head.u16(46)?));
+    let count = u64::from(head.u16(48)?).min(SECTIONS_MAX);
+    let section = |n| {
+        let header = read(table + n * size, SECTION)?;
+        let header = Reader { bytes: &header, little: true };
+        Some((header.u32(4)?, header.u32(16)?, header.u32(20)?))
+    };
+    let (_, start, length) =
+        (0..count).map_while(section).find(|(kind, ..)| *kind == ARM_ATTRIBUTES)?;
+    let length = usize::try_from(length).ok().filter(|length| *length <= ATTRIBUTES_MAX)?;
+    let attributes = read(start.into(), length)?;
+    let mut rest = attributes.strip_prefix(b"A")?;
     while let Some((vendor, next)) = cut(rest, 0) {
         rest = next;
         let Some(mut parts) = vendor.strip_prefix(b"aeabi\0") else { continue };
@@ -252,14 +281,15 @@ pub(crate) mod tests {
             [(&gnu[..], Some(7)), (V7, Some(10)), (other, Some(7)), (b"A", None)]
         {
             let bytes = arm(attributes);
-            assert_eq!(arm_architecture(&bytes), version);
+            assert_eq!(arm_architecture(within(&bytes)), version);
+            assert_eq!(is_beyond_arm_v6(within(&bytes)), version == Some(10));
             // Cut or changed anywhere it says something else, or nothing.
             for at in 0..bytes.len() {
-                let _ = arm_architecture(&bytes[..at]);
+                let _ = arm_architecture(within(&bytes[..at]));
                 for value in [0, 1, 0x7F, 0x80, 0xFF] {
                     let mut changed = bytes.clone();
                     changed[at] = value;
-                    let _ = arm_architecture(&changed);
+                    let _ = arm_architecture(within(&changed));
                 }
             }
         }

@@ -1,10 +1,10 @@
 //! From a function's configuration to what is executed: the program found and looked at before
 //! anything is started, and the environment that every worker of a version shares.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::extensions::{self, Program};
@@ -12,7 +12,7 @@ use super::interpreter;
 use super::paths::{self, Paths, Places};
 use crate::board::budget::Budget;
 use crate::function::config::{FunctionConfig, Runtime};
-use crate::function::elf::{Elf, LOOK, Target};
+use crate::function::elf::{ARM, ARM_V6_MACHINE, Elf, LOOK, Target, is_beyond_arm_v6};
 use crate::function::name::Home;
 use crate::host::spawn::Launch;
 
@@ -341,10 +341,14 @@ fn check(program: &Path) -> Result<(), String> {
         return fail(format!("is not executable: chmod +x {name}"));
     }
     let mut start = Vec::new();
-    let opened = std::fs::File::open(program);
-    if let Err(error) = opened.and_then(|file| file.take(LOOK as u64).read_to_end(&mut start)) {
-        return fail(format!("cannot be read: {error}"));
-    }
+    let opened = std::fs::File::open(program).and_then(|file| {
+        (&file).take(LOOK as u64).read_to_end(&mut start)?;
+        Ok(file)
+    });
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) => return fail(format!("cannot be read: {error}")),
+    };
     if let Some(script) = start.strip_prefix(b"#!") {
         let interpreter = interpreter_of(script);
         if !interpreter.exists() {
@@ -359,6 +363,11 @@ fn check(program: &Path) -> Result<(), String> {
     if !own.runs(elf.target) {
         return fail(format!("is built for {}, this is {}", elf.target.name(), own.name()));
     }
+    if elf.target.machine == ARM && is_too_new(&file, rustix::system::uname().machine()) {
+        return fail(
+            "is built for a later version of ARM than this board's, which is 6".to_owned(),
+        );
+    }
     match elf.interpreter {
         Some(loader) if !Path::new(&loader).exists() => {
             fail(format!("needs the loader {loader}, which is not here: build it static"))
@@ -367,9 +376,29 @@ fn check(program: &Path) -> Result<(), String> {
     }
 }
 
+/// True for a program for ARM that the processor of such a machine cannot run.
+fn is_too_new(file: &std::fs::File, machine: &CStr) -> bool {
+    let read = |at, length| {
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, at).ok().map(|()| bytes)
+    };
+    machine.to_bytes() == ARM_V6_MACHINE.as_bytes() && is_beyond_arm_v6(read)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::function::elf::tests::{V7, arm};
+
+    #[test]
+    fn a_program_for_a_later_arm_is_told_by_its_file() {
+        let file = tempfile::tempfile().expect("a file");
+        file.write_all_at(&arm(V7), 0).expect("written");
+        assert!(is_too_new(&file, c"armv6l"));
+        assert!(!is_too_new(&file, c"armv7l"));
+        file.set_len(80).expect("cut");
+        assert!(!is_too_new(&file, c"armv6l"), "it does not say so");
+    }
 
     #[test]
     fn handlers_split_at_blanks_outside_quotes() {
