@@ -38,10 +38,23 @@ impl Pool {
             }
             if waiter.bound == Bound::Loose && self.drain.is_none() {
                 self.bind_waiter(now, ticket, waiter);
+                if self.line.get(ticket).bound == Bound::Loose && self.ends_at(waiter) {
+                    break;
+                }
             }
             at = Some(ticket);
         }
         self.missing > 0 && self.drain.is_none() && self.provision(now, actions)
+    }
+
+    /// True if there is nothing for anybody behind this waiter either, who is loose and stays it: all
+    /// wait for the same version, and what only those get who have a place already is not there. A
+    /// long line costs no more than a short one.
+    fn ends_at(&self, waiter: Waiter) -> bool {
+        let alone = usize::from(self.known(waiter.version).waiting) == self.line.len();
+        alone
+            && self.usable_idle(waiter.version, true).is_none()
+            && self.find(|state| matches!(state, State::Stopping { waiter: Some(_), .. })).is_none()
     }
 
     /// True if this waiter left the line or got a start or an eviction of its own.
