@@ -18,6 +18,7 @@ int main(int argc, char **argv) {
     if (argc > 1) return once();
     if (write(0, wire_hello, sizeof wire_hello) < 0) return 1;
     for (size_t have = 0;;) {
+        wire_wait();
         ssize_t n = read(0, in + have, sizeof in - have);
         if (n <= 0) return 0;
         have += n;

@@ -1,4 +1,5 @@
 // What a worker in C needs of hob's wire.
+#include <poll.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -11,6 +12,12 @@ static unsigned char *wire_varint(unsigned char *p, uint64_t *value) {
         *value |= (uint64_t)(*p & 127) << shift;
         if (!(*p++ & 128)) return p;
     }
+}
+
+// Waits for an event. A read would wait too, but a Unix socket wakes it when the host takes a reply.
+static void wire_wait(void) {
+    struct pollfd events = {0, POLLIN, 0};
+    poll(&events, 1, -1);
 }
 
 // An invocation: its number, a deadline, five texts; the rest is the event, which this finds. The

@@ -5,6 +5,7 @@ that.
 """
 
 import os
+from select import POLLIN, poll
 
 from awslambdaric import lambda_context
 
@@ -166,7 +167,12 @@ def serve(wire, handler, encode=None):
     make_context = lambda_context.LambdaContext
     environ = os.environ
     read, write = os.read, os.write
+    # A read that waits is woken in vain when the host takes a reply: see SPEC.md of the wire.
+    events = poll()
+    events.register(wire, POLLIN)
+    wait = events.poll
     while True:
+        wait()
         data = read(wire, _READ)
         size = len(data)
         if size < 4 or int.from_bytes(data[:4], "little") != size - 4:
