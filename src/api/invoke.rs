@@ -245,8 +245,7 @@ pub fn not_found(host: &Host, name: FunctionName<'_>, why: &str) -> ApiError {
 
 fn wishes(head: &[u8], asynchronous: bool) -> Result<Wishes, ApiError> {
     let mut wishes = Wishes { event: asynchronous, ..Wishes::default() };
-    for (name, value) in fields(head) {
-        // Most fields of a request are none of these: their lengths tell.
+    for (name, value) in fields(head, "x-amz") {
         match name.len() {
             21 if name.eq_ignore_ascii_case(b"x-amz-invocation-type") => match value {
                 b"RequestResponse" => {}

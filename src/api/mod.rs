@@ -160,7 +160,7 @@ pub fn serve(api: Rc<Api>, mut connection: Connection) -> impl Future<Output = (
 
 async fn serve_one(api: &Rc<Api>, connection: &mut Connection, head: &Head) -> Result<(), End> {
     let header = &connection.bytes()[..head.length];
-    let route = match url::address::by_host(header) {
+    let route = match url::address::by_host(head.host(header)) {
         Some(id) => Route::UrlId(id),
         None => route::parse(head.method, &header[head.target.clone()]),
     };

@@ -119,8 +119,7 @@ pub fn parse(method: Method, target: &[u8]) -> Route<'_> {
     // Old clients end some paths with a slash.
     let Some(path) = path.strip_prefix('/') else { return Route::Unknown };
     let path = path.strip_suffix('/').unwrap_or(path);
-    // A part more than any route has makes it none of them.
-    let parts: heapless::Vec<&str, { PARTS_MAX + 1 }> = path.splitn(PARTS_MAX + 1, '/').collect();
+    let parts = parts(path);
     let invoke = |name, qualifier, (asynchronous, streams)| {
         decode(name).map_or(Route::Unknown, |name| {
             Route::Invoke(Invoke { name, qualifier, asynchronous, streams })
@@ -147,6 +146,22 @@ pub fn parse(method: Method, target: &[u8]) -> Route<'_> {
         _ => control::parse(method, path, query)
             .map_or(Route::Unknown, |operation| Route::Control(Box::new(operation))),
     }
+}
+
+/// The parts of a path; one more than any route has makes it none of them.
+fn parts(path: &str) -> heapless::Vec<&str, { PARTS_MAX + 1 }> {
+    let mut rest = Some(path);
+    let next = || {
+        let path = rest?;
+        // Parts are short: looking for each end with `memchr` takes longer.
+        let (part, after) = match path.bytes().position(|byte| byte == b'/') {
+            Some(at) => (&path[..at], Some(&path[at + 1..])),
+            None => (path, None),
+        };
+        rest = after;
+        Some(part)
+    };
+    std::iter::from_fn(next).take(PARTS_MAX + 1).collect()
 }
 
 /// A target without scheme and host: a proxy's client may send them.

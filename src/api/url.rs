@@ -196,7 +196,7 @@ impl Request<'_> {
         let target = String::from_utf8_lossy(&self.bytes[self.head.target.clone()]);
         let target = route::origin(&target);
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let path = address::path(self.bytes, path);
+        let path = address::path(self.head.host(self.bytes), path);
         event.raw("{\"version\":\"2.0\",\"routeKey\":\"$default\",").pair("rawPath", path);
         event.raw(",").pair("rawQueryString", query);
         self.write_cookies(event);
@@ -252,7 +252,7 @@ impl Request<'_> {
         event.raw(",\"headers\":{");
         let mut comma = "";
         // A hundred names at most, but in a long text: it is read once.
-        let all: Vec<(&[u8], &[u8])> = fields(self.bytes).collect();
+        let all: Vec<(&[u8], &[u8])> = fields(self.bytes, "").collect();
         for (n, (name, _)) in all.iter().enumerate() {
             let again = |other: &[u8]| other.eq_ignore_ascii_case(name);
             if all[..n].iter().any(|(other, _)| again(other)) || again(b"cookie") {
@@ -272,7 +272,7 @@ impl Request<'_> {
     }
 
     fn write_context(&self, event: &mut Writer, path: &str) {
-        let host = field(self.bytes, "host").map(String::from_utf8_lossy).unwrap_or_default();
+        let host = String::from_utf8_lossy(self.head.host(self.bytes));
         let agent = field(self.bytes, "user-agent").map(String::from_utf8_lossy);
         let now = Clock::unix_ms();
         event.raw(",\"requestContext\":{").pair("accountId", self.account);

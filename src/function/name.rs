@@ -183,6 +183,10 @@ impl Home {
         text: &'a str,
         qualifier: Option<&'a str>,
     ) -> Result<FunctionName<'a>, BadName> {
+        // As nearly all clients spell it.
+        if is_name(text) && qualifier.is_none_or(is_qualifier) {
+            return Ok(FunctionName { name: text, qualifier });
+        }
         // No spelling has more than eight parts; a ninth shows that there are too many.
         let parts: heapless::Vec<&str, 9> = text.splitn(9, ':').collect();
         let rest = match parts.as_slice() {

@@ -19,7 +19,6 @@ use super::start::Birth;
 use super::start::note_refusal;
 use super::worker::{Talk, Worker, read_high_water_kib};
 use super::zygote::{FAILED, UNWANTED};
-use crate::io::Clock;
 use crate::limits::{
     EXTENSIONS_MAX, RUNTIME_SHARE_INTERNAL_MS_MAX, RUNTIME_SHARE_MS_MAX, RUNTIME_SHARE_PERCENT,
 };
@@ -311,7 +310,7 @@ impl Host {
             Some(until) if now >= until => "timeout",
             Some(_) | None => "spindown",
         };
-        let deadline_ms = Clock::unix_ms() + u64::from(grace_ms);
+        let deadline_ms = self.reactor.unix_ms() + u64::from(grace_ms);
         let event = format!(
             "{{\"eventType\":\"SHUTDOWN\",\"deadlineMs\":{deadline_ms},\
              \"shutdownReason\":\"{reason}\"}}"

@@ -9,7 +9,7 @@ use super::catalog::Version;
 use super::spawn::Exit;
 use super::stream::Stream;
 use super::trace::Trace;
-use crate::io::{Buffer, Clock, Put, Text};
+use crate::io::{Buffer, Put, Text};
 use crate::pool::{Instant, InvocationId, Outcome, VersionId};
 
 /// Bytes inside a buffer, moved and never copied.
@@ -50,24 +50,33 @@ impl RequestId {
 /// Bytes of a request id as text.
 pub const REQUEST_ID_LEN: usize = 36;
 
-/// The digits of a byte. By hand, because every invocation prints a hundred of them.
-pub fn hex(byte: u8) -> [u8; 2] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
+/// Writes bytes in hexadecimal digits, four bytes at once: each half of a byte in a byte of its own,
+/// which is moved to the digits, or on to the letters.
+pub fn hex(place: &mut [u8], bytes: &[u8]) {
+    const ALL: u64 = 0x0101_0101_0101_0101;
+    let (places, words) = (place.as_chunks_mut::<8>().0, bytes.as_chunks::<4>().0);
+    for (place, word) in places.iter_mut().zip(words) {
+        let mut halves = u64::from(u32::from_be_bytes(*word));
+        halves = (halves << 16 | halves) & 0x0000_FFFF_0000_FFFF;
+        halves = (halves << 8 | halves) & 0x00FF_00FF_00FF_00FF;
+        halves = (halves << 4 | halves) & (0x0F * ALL);
+        let letters = (halves + 6 * ALL) >> 4 & ALL;
+        let digits = halves + u64::from(b'0') * ALL + letters * u64::from(b'a' - b'0' - 10);
+        *place = digits.to_be_bytes();
+    }
 }
 
 impl RequestId {
     /// As text.
     fn text(self) -> [u8; REQUEST_ID_LEN] {
+        let mut digits = [0; 32];
+        hex(&mut digits, &self.0);
         let mut text = [b'-'; REQUEST_ID_LEN];
-        let mut at = 0;
-        for (n, byte) in self.0.iter().enumerate() {
-            if matches!(n, 4 | 6 | 8 | 10) {
-                at += 1;
-            }
-            [text[at], text[at + 1]] = hex(*byte);
-            at += 2;
-        }
+        text[..8].copy_from_slice(&digits[..8]);
+        text[9..13].copy_from_slice(&digits[8..12]);
+        text[14..18].copy_from_slice(&digits[12..16]);
+        text[19..23].copy_from_slice(&digits[16..20]);
+        text[24..].copy_from_slice(&digits[20..]);
         text
     }
 
@@ -209,10 +218,15 @@ impl Invocations {
         }
     }
 
-    /// Takes a call in.
-    pub fn add(&mut self, call: Call, version: Rc<Version>, now: Instant) -> InvocationId {
+    /// Takes a call in, at a time by both clocks.
+    pub fn add(
+        &mut self,
+        call: Call,
+        version: Rc<Version>,
+        (now, unix_ms): (Instant, u64),
+    ) -> InvocationId {
         let request = call.request.unwrap_or_else(|| RequestId::random(&mut self.rng));
-        let epoch = u32::try_from(Clock::unix_ms() / 1000).unwrap_or(u32::MAX);
+        let epoch = u32::try_from(unix_ms / 1000).unwrap_or(u32::MAX);
         let index = self.unused.pop().unwrap_or_else(|| {
             self.entries.push(None);
             u32::try_from(self.entries.len() - 1).expect("fewer invocations than that")

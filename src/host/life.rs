@@ -6,7 +6,6 @@ use super::Host;
 use super::logs::Entry;
 use super::spawn::Exit;
 use super::worker::{Talk, Worker};
-use crate::io::Clock;
 use crate::limits::{HANG_UP_MS, PIPE_BYTES};
 use crate::pool::{Cause, Event, Instant, InvocationId, WorkerId};
 
@@ -42,7 +41,7 @@ impl Host {
         invocation.dispatched = Some(now);
         invocation.version = Rc::clone(&worker.version);
         invocation.deadline_ms =
-            Clock::unix_ms() + u64::from(worker.version.config.timeout_s) * 1000;
+            self.reactor.unix_ms() + u64::from(worker.version.config.timeout_s) * 1000;
         if let Some(ready) = worker.ready.get().filter(|_| first && !worker.provisioned) {
             invocation.init_us = Some(ready.micros_since(worker.spawned));
         }

@@ -33,7 +33,7 @@ use std::task::{Context, Poll, Waker};
 
 use smol::LocalExecutor;
 
-use crate::io::{Buffer, Buffers, Clock, Reactor, Text};
+use crate::io::{Buffer, Buffers, Reactor, Text};
 use crate::pool::{Action, Event, Instant, InvocationId, Outcome, Pool};
 use crate::pool::{VersionId, WorkerId};
 use crate::runtime::launch::Facts;
@@ -294,7 +294,8 @@ impl Host {
     pub fn invoke(self: &Rc<Self>, call: Call) -> Claim<'_> {
         let version = call.version;
         let known = Rc::clone(self.catalog.borrow().version(version));
-        let id = self.invocations.borrow_mut().add(call, known, self.reactor.now());
+        let (now, unix_ms) = (self.reactor.now(), self.reactor.unix_ms());
+        let id = self.invocations.borrow_mut().add(call, known, (now, unix_ms));
         let claim = Claim { host: self, id, done: false };
         self.step(Event::Invoked { invocation: id, version });
         claim
@@ -302,7 +303,7 @@ impl Host {
 
     /// Writes an entry to the log, and to the tail of the invocation that it belongs to.
     fn note(&self, function: &str, request: [u8; 16], id: Option<InvocationId>, entry: Entry<'_>) {
-        let record = Record { at_ms: Clock::unix_ms(), function, request, entry };
+        let record = Record { at_ms: self.reactor.unix_ms(), function, request, entry };
         self.logs.push(&record);
         if let Some(id) = id {
             self.with_running(id, |invocation| invocation.add_to_tail(&record));

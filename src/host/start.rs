@@ -15,8 +15,8 @@ use super::spare::Spare;
 use super::spawn::{NotStarted, Seat};
 use super::worker::{Talk, Worker};
 use crate::function::config::Runtime;
+use crate::io::Io;
 use crate::io::clock::CivilTime;
-use crate::io::{Clock, Io};
 use crate::pool::{Cause, Event, Instant, InvocationId, VersionId, WorkerId};
 use crate::runtime::{exec, native};
 
@@ -241,7 +241,7 @@ impl Host {
     /// What differs from worker to worker in every runtime.
     pub(super) fn own_environment(&self, version: &Version, provisioned: bool) -> Vec<CString> {
         let kind = if provisioned { "provisioned-concurrency" } else { "on-demand" };
-        let CivilTime { year, month, day, .. } = CivilTime::from_unix_ms(Clock::unix_ms());
+        let CivilTime { year, month, day, .. } = CivilTime::from_unix_ms(self.reactor.unix_ms());
         let stream = self.invocations.borrow_mut().random();
         vec![
             variable("AWS_LAMBDA_INITIALIZATION_TYPE", kind),
@@ -254,7 +254,7 @@ impl Host {
 
     /// The context of an invocation, for a process that gets only this one.
     fn invocation_environment(&self, version: &Version, id: InvocationId) -> Vec<CString> {
-        let deadline = Clock::unix_ms() + u64::from(version.config.timeout_s) * 1000;
+        let deadline = self.reactor.unix_ms() + u64::from(version.config.timeout_s) * 1000;
         let mut invocations = self.invocations.borrow_mut();
         let invocation = invocations.get(id);
         let arn = self.facts.home.arn(&version.name, invocation.qualifier.as_deref());

@@ -126,16 +126,16 @@ impl Put for Trace {
                     text.put(";");
                     text.put(LINEAGE);
                     let mut own = *b"________:1";
-                    digits(&mut own[..8], &first.0.to_be_bytes());
+                    hex(&mut own[..8], &first.0.to_be_bytes());
                     text.put_ascii(&own);
                 }
             }
             Trace::Made { epoch, request, first } => {
                 let mut made = *MADE;
-                digits(&mut made[7..15], &epoch.to_be_bytes());
-                digits(&mut made[16..40], &request.0[..12]);
-                digits(&mut made[48..64], &request.0[8..]);
-                digits(&mut made[83..91], &first.0.to_be_bytes());
+                hex(&mut made[7..15], &epoch.to_be_bytes());
+                hex(&mut made[16..40], &request.0[..12]);
+                hex(&mut made[48..64], &request.0[8..]);
+                hex(&mut made[83..91], &first.0.to_be_bytes());
                 text.put_ascii(&made);
             }
         }
@@ -154,13 +154,6 @@ impl fmt::Display for Trace {
 const MADE: &[u8; 93] =
     b"Root=1-________-________________________;Parent=________________;Sampled=0;\
                           Lineage=________:1";
-
-/// Writes bytes in hexadecimal digits.
-fn digits(place: &mut [u8], bytes: &[u8]) {
-    for (place, byte) in place.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-        *place = hex(*byte);
-    }
-}
 
 #[cfg(test)]
 mod tests {

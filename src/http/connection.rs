@@ -186,7 +186,6 @@ impl Connection {
             self.rest().await?;
         } else {
             self.peer.asking.set(true);
-            self.limit_ms(self.limits().head_ms);
             // A client that sends many requests ahead must not keep the others waiting.
             // What it sent was just moved to the buffer's start, and counts as if read again.
             self.worked(self.bytes().len());
@@ -210,6 +209,9 @@ impl Connection {
                 // The handler's time is its own; the sweeper comes back with the next read.
                 self.unlimited();
                 return Ok(head);
+            }
+            if seen == 0 {
+                self.limit_ms(self.limits().head_ms);
             }
             seen = self.bytes().len();
             if seen >= self.limits().head_max {
@@ -245,7 +247,6 @@ impl Connection {
         };
         peer.idle.set(false);
         peer.asking.set(true);
-        self.limit_ms(self.limits().head_ms);
         if read == 0 { Err(Broken::Closed) } else { Ok(()) }
     }
 
@@ -326,7 +327,10 @@ impl Connection {
         if !self.has_room_for(begin + length.unwrap_or(0)) {
             return Err(Refused::NoRoom.into());
         }
-        self.begin_body(head, length.unwrap_or(payload_max)).await?;
+        let is_here = length.is_some_and(|length| self.bytes().len() >= begin + length);
+        if !is_here {
+            self.begin_body(head, length.unwrap_or(payload_max)).await?;
+        }
         let body = match length {
             Some(length) => self.counted(begin, length).await?,
             None => self.chunked(begin, payload_max).await?,
@@ -417,7 +421,8 @@ impl Connection {
 
     /// The head of a reply.
     pub fn reply<'a>(&self, status: u16) -> ReplyHead<'a> {
-        ReplyHead::new(self.peers.head.take(), status)
+        let date = self.peers.date.at(self.reactor().unix_ms());
+        ReplyHead::new(self.peers.head.take(), status, date.as_ref())
     }
 
     /// Sends a reply: at once as far as the client takes it, the rest as it goes.

@@ -60,6 +60,8 @@ pub struct Head {
     pub method: Method,
     /// Where the request target stands, relative to the head's start.
     pub target: Range<usize>,
+    /// Where the value of `Host` stands, the first if there are several; empty if there is none.
+    host: Range<usize>,
     /// Bytes of the head, with the empty line that ends it.
     pub length: usize,
     /// How the body is framed.
@@ -72,6 +74,13 @@ pub struct Head {
     pub old: bool,
     /// A browser may have sent it for a web page: it has an `Origin`, or is by a `Mozilla`.
     pub may_be_page: bool,
+}
+
+impl Head {
+    /// The host that the client asks, of the bytes that the head stands in; empty if it said none.
+    pub fn host<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[self.host.clone()]
+    }
 }
 
 /// Finds the end of a head in `bytes`: the length with the empty line. Looks only at what lies
@@ -100,12 +109,15 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Refused> {
         Err(_) => return Err(Refused::Malformed("malformed request head")),
     }
     let method = method(request.method.unwrap_or_default())?;
-    let target = request.path.unwrap_or_default();
-    let start = target.as_ptr() as usize - bytes.as_ptr() as usize;
+    let range = |part: &[u8]| {
+        let start = part.as_ptr() as usize - bytes.as_ptr() as usize;
+        start..start + part.len()
+    };
     let newer = request.version == Some(1);
     let mut head = Head {
         method,
-        target: start..start + target.len(),
+        target: range(request.path.unwrap_or_default().as_bytes()),
+        host: 0..0,
         length: bytes.len(),
         body: BodyKind::Length(0),
         expects_continue: false,
@@ -118,7 +130,12 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Refused> {
     for field in request.headers.iter() {
         let value = field.value.trim_ascii();
         match field.name.len() {
-            4 if field.name.eq_ignore_ascii_case("host") => hosts += 1,
+            4 if field.name.eq_ignore_ascii_case("host") => {
+                if hosts == 0 {
+                    head.host = range(value);
+                }
+                hosts += 1;
+            }
             6 if field.name.eq_ignore_ascii_case("expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Refused::UnknownExpectation);
@@ -211,12 +228,17 @@ impl Framing {
     }
 }
 
-/// The fields of a head (or of trailers) that was parsed before, in order. Names are ASCII.
-pub fn fields(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    lines(head).filter_map(|line| {
-        let (name, value) = line.split_at(memchr(b':', line)?);
-        // The request line has a space before any colon; a field name never has one.
-        memchr(b' ', name).is_none().then(|| (name, value[1..].trim_ascii()))
+/// The fields of a head (or of trailers) that was parsed before whose names begin with `prefix` (any
+/// case), in order. Names are ASCII.
+pub fn fields<'a>(head: &'a [u8], prefix: &str) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    // The request line has a space before any colon; a field name never has one.
+    lines(head).filter_map(move |line| {
+        if !line.get(..prefix.len())?.eq_ignore_ascii_case(prefix.as_bytes()) {
+            return None;
+        }
+        let at = line.iter().position(|byte| matches!(byte, b':' | b' '))?;
+        let value = line[at..].strip_prefix(b":")?;
+        Some((&line[..at], value.trim_ascii()))
     })
 }
 
@@ -320,7 +342,10 @@ mod tests {
         assert_eq!(field(text, "host"), Some(&b"x:1"[..]));
         assert_eq!(field(text, "empty"), Some(&b""[..]));
         assert_eq!(field(text, "GET /a"), None);
-        assert_eq!(fields(text).count(), 3);
+        assert_eq!(fields(text, "").count(), 3);
+        let field = (&b"X-Amz-Log-Type"[..], &b"Tail"[..]);
+        assert_eq!(fields(text, "x-amz").collect::<Vec<_>>(), [field]);
+        assert_eq!(fields(text, "get ").count(), 0);
         let twice = b"A: 1\nAB: 2\na:3\n";
         assert_eq!(values(twice, "a").collect::<Vec<_>>(), [b"1", b"3"]);
     }

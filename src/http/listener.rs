@@ -13,7 +13,7 @@ use rustix::net::{Shutdown, SocketFlags};
 use smol::LocalExecutor;
 
 use super::connection::{Connection, Peer};
-use super::reply::ReplyHead;
+use super::reply::{Date, ReplyHead};
 use crate::io::reactor::Interest;
 use crate::io::{Buffers, Io, Reactor, Text};
 use crate::limits::{ACCEPT_PAUSE_MS, DRAIN_MS, REPLIED_LOOK_MS, TURNED_AWAY_MAX};
@@ -40,6 +40,8 @@ pub struct Peers {
     pub(super) limits: Limits,
     /// Where heads of replies are written, one after the other.
     pub(super) head: Cell<Text>,
+    /// The date in them.
+    pub(super) date: Date,
     pub(super) reactor: Rc<Reactor>,
     pub(super) peers: RefCell<Vec<Option<Rc<Peer>>>>,
     unused: RefCell<Vec<u32>>,
@@ -61,6 +63,7 @@ impl Peers {
             buffers: Rc::clone(buffers),
             limits,
             head: Cell::default(),
+            date: Date::default(),
             reactor: Rc::clone(reactor),
             peers: RefCell::default(),
             unused: RefCell::default(),
@@ -102,7 +105,7 @@ impl Peers {
         if peers.turned_away.get() < TURNED_AWAY_MAX {
             peers.turned_away.set(peers.turned_away.get() + 1);
             let task = async move {
-                turn_away(io).await;
+                turn_away(&peers, io).await;
                 peers.turned_away.set(peers.turned_away.get() - 1);
             };
             executor.spawn(task).detach();
@@ -232,9 +235,11 @@ fn end(peer: &Peer) {
 }
 
 /// Tells a client that there is no room, and stays until it has read that.
-async fn turn_away(io: Io<OwnedFd>) {
+async fn turn_away(peers: &Peers, io: Io<OwnedFd>) {
     let told = {
-        let head = ReplyHead::new(Text::default(), 503).field("Retry-After", "1").closing().body(0);
+        let date = peers.date.at(peers.reactor.unix_ms());
+        let head = ReplyHead::new(Text::default(), 503, date.as_ref());
+        let head = head.field("Retry-After", "1").closing().body(0);
         io.try_write(&head.parts().map(IoSlice::new))
     };
     if told.is_err() || rustix::net::shutdown(io.get(), Shutdown::Write).is_err() {

@@ -3,13 +3,38 @@
 //! A head is moved into [`Connection::send`](super::Connection::send), which is done with it
 //! before it waits: no task holds this space while its client is slow, and the next head has it.
 
+use std::cell::Cell;
+
 use super::Head;
 use crate::io::clock::CivilTime;
-use crate::io::{Clock, Put, Text};
+use crate::io::{Put, Text};
 use crate::limits::{BODY_BYTES_PER_S_MIN, CLOCK_SET_S};
 
 /// Parts that a head is sent in: the long text with what is around it.
 pub const PARTS: usize = 5;
+
+/// Bytes of a date.
+const DATE: usize = 29;
+
+/// The date in replies. It is made once a second: that takes two dozen divisions, which a small ARM
+/// has no instruction for.
+#[derive(Default)]
+pub(super) struct Date {
+    /// When it began to be right, in milliseconds of Unix time.
+    since_ms: Cell<u64>,
+    text: Cell<[u8; DATE]>,
+}
+
+impl Date {
+    /// The date at this time. Clients set their clocks by it, so a clock that was not set is not told.
+    pub(super) fn at(&self, unix_ms: u64) -> Option<[u8; DATE]> {
+        if unix_ms.wrapping_sub(self.since_ms.get()) >= 1000 {
+            self.since_ms.set(unix_ms - unix_ms % 1000);
+            self.text.set(CivilTime::from_unix_ms(unix_ms).to_http());
+        }
+        (unix_ms >= CLOCK_SET_S * 1000).then(|| self.text.get())
+    }
+}
 
 /// A reply head under construction. What may be of any length stands beside its own text.
 pub struct ReplyHead<'a> {
@@ -21,25 +46,20 @@ pub struct ReplyHead<'a> {
 }
 
 impl<'a> ReplyHead<'a> {
-    /// A head with its status line and its date, in this space.
-    pub(super) fn new(space: Text, status: u16) -> ReplyHead<'a> {
-        ReplyHead::at(space, status, Clock::unix_ms())
-    }
-
-    /// Clients set their clocks by the date, so a clock that was not set is not told.
-    pub(super) fn at(space: Text, status: u16, unix_ms: u64) -> ReplyHead<'a> {
-        let mut head = ReplyHead { text: space.cleared(), long: [""; 3], long_at: 0 };
+    /// A head with its status line and its date, if there is one, in this space.
+    pub(super) fn new(space: Text, status: u16, date: Option<&[u8; DATE]>) -> ReplyHead<'a> {
+        let mut head = ReplyHead { text: space, long: [""; 3], long_at: 0 };
+        head.text.clear();
         head.text.put("HTTP/1.1 ");
         head.text.put(u64::from(status));
         head.text.put(" ");
         head.text.put(reason(status));
         head.text.put("\r\n");
-        if unix_ms / 1000 < CLOCK_SET_S {
-            return head;
+        if let Some(date) = date {
+            head.text.put("Date: ");
+            head.text.put_ascii(date);
+            head.text.put("\r\n");
         }
-        head.text.put("Date: ");
-        head.text.put_ascii(&CivilTime::from_unix_ms(unix_ms).to_http());
-        head.text.put("\r\n");
         head
     }
 
@@ -160,18 +180,38 @@ mod tests {
 
     #[test]
     fn heads_are_plain_text() {
-        let now_ms = 1_796_084_335_999;
-        let head =
-            ReplyHead::at(Text::default(), 429, now_ms).field("Retry-After", "1").closing().body(2);
+        let date = Date::default().at(1_796_084_335_999);
+        let head = ReplyHead::new(Text::default(), 429, date.as_ref())
+            .field("Retry-After", "1")
+            .closing()
+            .body(2);
         let text = "HTTP/1.1 429 Too Many Requests\r\nDate: Tue, 01 Dec 2026 00:18:55 GMT\r\n\
                     Retry-After: 1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n";
         assert_eq!(head.parts().concat(), text.as_bytes());
         let long = "x".repeat(5000);
-        let head = ReplyHead::at(head.into_space(), 204, 0)
+        let head = ReplyHead::new(head.into_space(), 204, None)
             .long_field("Long: ", Some(&long))
             .field("A", "1")
             .bare();
         let text = format!("HTTP/1.1 204 No Content\r\nLong: {long}\r\nA: 1\r\n\r\n");
         assert_eq!(head.parts().concat(), text.as_bytes());
+    }
+
+    #[test]
+    fn the_date_is_that_of_the_second() {
+        let date = Date::default();
+        let text = |unix_ms: u64| {
+            date.at(unix_ms).map(|date| String::from_utf8_lossy(&date[17..25]).into_owned())
+        };
+        for (unix_ms, time) in [
+            (1_796_084_335_999, "00:18:55"),
+            (1_796_084_336_000, "00:18:56"),
+            (1_796_084_336_999, "00:18:56"),
+            (1_796_084_335_500, "00:18:55"),
+            (1_796_084_400_001, "00:20:00"),
+        ] {
+            assert_eq!(text(unix_ms).as_deref(), Some(time));
+        }
+        assert_eq!(text(999), None, "a clock that was not set");
     }
 }

@@ -100,7 +100,7 @@ async fn serve(mut connection: Connection, served: Rc<Cell<usize>>) {
             return;
         }
         served.set(served.get() + 1);
-        if connection.send(ReplyHead::at(Text::default(), 200, 0).body(0), b"").await.is_err() {
+        if connection.send(ReplyHead::new(Text::default(), 200, None).body(0), b"").await.is_err() {
             return;
         }
     }

@@ -76,6 +76,9 @@ struct Rest {
 pub struct Reactor {
     epoll: OwnedFd,
     clock: Clock,
+    /// What the clocks showed when the running task first asked.
+    now: Cell<Option<Instant>>,
+    unix_ms: Cell<Option<u64>>,
     sources: RefCell<Vec<Source>>,
     unused: RefCell<Vec<u32>>,
     timers: RefCell<BTreeMap<(Instant, u64), Waker>>,
@@ -97,6 +100,8 @@ impl Reactor {
         Ok(Rc::new(Reactor {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             clock: Clock::start(),
+            now: Cell::default(),
+            unix_ms: Cell::default(),
             sources: RefCell::default(),
             unused: RefCell::default(),
             timers: RefCell::default(),
@@ -115,11 +120,6 @@ impl Reactor {
         *self.rest.borrow_mut() = Some(Rest { quiet_ms: ms.into(), what: Box::new(what) });
     }
 
-    /// Now, on the clock that its timers use.
-    pub fn now(&self) -> Instant {
-        self.clock.now()
-    }
-
     /// Runs the executor's tasks and waits for their descriptors and timers until `main` is done.
     pub fn run<'a, T: 'a>(
         &self,
@@ -127,9 +127,11 @@ impl Reactor {
         main: impl Future<Output = T> + 'a,
     ) -> io::Result<T> {
         let main = executor.spawn(main);
+        self.time_goes_on();
         loop {
             let mut ticks = 0;
             while ticks < TICKS_MAX && executor.try_tick() {
+                self.time_goes_on();
                 ticks = if self.overdue.take() { TICKS_MAX } else { ticks + 1 };
             }
             if main.is_finished() {
@@ -170,7 +172,9 @@ impl Reactor {
             tv_nsec: i64::try_from(ms % 1000).expect("below 1000") * 1_000_000,
         });
         let mut space = [MaybeUninit::<epoll::Event>::uninit(); BATCH];
-        let events = match epoll::wait(&self.epoll, &mut space, timeout.as_ref()) {
+        let waited = epoll::wait(&self.epoll, &mut space, timeout.as_ref());
+        self.time_goes_on();
+        let events = match waited {
             Ok((events, _)) => events,
             Err(Errno::INTR) => return Ok(true),
             Err(error) => return Err(error.into()),

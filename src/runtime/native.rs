@@ -100,7 +100,7 @@ impl Talk {
         let (mut header, mut texts) = (host.header.borrow_mut(), host.texts.borrow_mut());
         let encoded = host.with_invocation(id, |invocation| {
             let arn = host.facts.home.arn(&worker.version.name, invocation.qualifier.as_deref());
-            *texts = std::mem::take(&mut *texts).cleared();
+            texts.clear();
             let request = texts.put(invocation.request);
             let trace = texts.put(&invocation.trace);
             texts.put(arn);

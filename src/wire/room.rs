@@ -46,7 +46,10 @@ impl postcard::ser_flavors::Flavor for Room<'_> {
     type Output = usize;
 
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.try_extend(&[byte])
+        let place = self.room.get_mut(self.length);
+        *place.ok_or(postcard::Error::SerializeBufferFull)? = byte;
+        self.length += 1;
+        Ok(())
     }
 
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {

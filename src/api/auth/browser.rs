@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::Auth;
 use crate::api::error::ApiError;
-use crate::http::head::{field, values};
+use crate::http::head::values;
 use crate::http::{Connection, Head};
 
 /// A host without its port, and an address without its brackets.
@@ -53,7 +53,7 @@ impl Auth {
         }
         let header = &connection.bytes()[..head.length];
         let refused = |message: String| Err(ApiError::forbidden("AccessDeniedException", message));
-        let host = field(header, "host").unwrap_or_default();
+        let host = head.host(header);
         if !std::str::from_utf8(host).is_ok_and(|host| is_own(name(host), name(listen))) {
             let host = String::from_utf8_lossy(host);
             return refused(format!(

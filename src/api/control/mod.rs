@@ -275,11 +275,9 @@ impl<'a> Request<'a> {
 
     /// How the client reaches this server.
     fn url(&self) -> String {
-        let header = &self.connection.bytes()[..self.head.length];
-        let host = crate::http::head::field(header, "host");
-        match host.and_then(|host| std::str::from_utf8(host).ok()).filter(|host| !host.is_empty()) {
-            Some(host) => format!("http://{host}"),
-            None => self.api.host.facts.endpoint.clone(),
+        match std::str::from_utf8(self.head.host(self.connection.bytes())) {
+            Ok("") | Err(_) => self.api.host.facts.endpoint.clone(),
+            Ok(host) => format!("http://{host}"),
         }
     }
 }

@@ -1,12 +1,34 @@
-//! Waiting for a time.
+//! What time it is, and waiting for a time.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use super::Reactor;
+use crate::io::Clock;
 use crate::pool::Instant;
 
 impl Reactor {
+    /// Now, on the clock that its timers use. Time stands still while a task runs, until it waits:
+    /// a warm invocation asks for it a dozen times, and on an ARMv6 each reading is a system call.
+    pub fn now(&self) -> Instant {
+        let now = self.now.get().unwrap_or_else(|| self.clock.now());
+        self.now.set(Some(now));
+        now
+    }
+
+    /// Now in Unix time, in milliseconds; as still as [`Reactor::now`].
+    pub fn unix_ms(&self) -> u64 {
+        let now = self.unix_ms.get().unwrap_or_else(Clock::unix_ms);
+        self.unix_ms.set(Some(now));
+        now
+    }
+
+    /// The clocks are read again.
+    pub(super) fn time_goes_on(&self) {
+        self.now.set(None);
+        self.unix_ms.set(None);
+    }
+
     /// Sets the one alarm that [`Reactor::alarm`] waits for; `None`: no alarm.
     pub fn set_alarm(&self, at: Option<Instant>) {
         self.alarm.set(at);
