@@ -29,12 +29,20 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How many times as long everything takes, as under an emulator: `SLOWER`.
+pub fn slower() -> u32 {
+    std::env::var("SLOWER").map_or(1, |times| times.parse().expect("a number"))
+}
+
+/// Longest wait for a reply.
+fn patience() -> Duration {
+    Duration::from_secs(30) * slower()
+}
 
 impl Conn {
     pub fn tcp(address: &str) -> Conn {
         let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
         stream.set_nodelay(true).unwrap();
         let tcp = Some(stream.try_clone().unwrap());
         Conn { stream: BufReader::new(Box::new(stream)), tcp }
@@ -42,7 +50,7 @@ impl Conn {
 
     pub fn unix(path: &Path) -> Conn {
         let stream = UnixStream::connect(path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
         Conn { stream: BufReader::new(Box::new(stream)), tcp: None }
     }
 
@@ -195,7 +203,7 @@ impl Conn {
         let (theirs, ours) = (socket.peer_addr().unwrap(), socket.local_addr().unwrap());
         let begun = Instant::now();
         while unread(theirs, ours) > 0 {
-            assert!(begun.elapsed() < PATIENCE, "nobody reads");
+            assert!(begun.elapsed() < patience(), "nobody reads");
             std::thread::yield_now();
         }
     }

@@ -18,16 +18,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+pub use http::slower;
 use http::{Conn, Reply};
 use serde_json::Value;
 
 /// The binary under test.
 pub const HOB: &str = env!("CARGO_BIN_EXE_hob");
-
-/// How many times as long everything takes, as under an emulator: `SLOWER`.
-pub fn slower() -> u32 {
-    std::env::var("SLOWER").map_or(1, |times| times.parse().expect("a number"))
-}
 
 /// Longest wait for anything that should happen soon.
 fn soon() -> Duration {
