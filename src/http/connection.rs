@@ -421,8 +421,8 @@ impl Connection {
 
     /// The head of a reply.
     pub fn reply<'a>(&self, status: u16) -> ReplyHead<'a> {
-        let date = self.peers.date.at(self.reactor().unix_ms());
-        ReplyHead::new(self.peers.head.take(), status, date.as_ref())
+        let Peers { head, opening, reactor, .. } = &*self.peers;
+        ReplyHead::new(head.take(), status, opening, reactor.unix_ms())
     }
 
     /// Sends a reply: at once as far as the client takes it, the rest as it goes.

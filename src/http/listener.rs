@@ -13,7 +13,7 @@ use rustix::net::{Shutdown, SocketFlags};
 use smol::LocalExecutor;
 
 use super::connection::{Connection, Peer};
-use super::reply::{Date, ReplyHead};
+use super::reply::{Opening, ReplyHead};
 use crate::io::reactor::Interest;
 use crate::io::{Buffers, Io, Reactor, Text};
 use crate::limits::{ACCEPT_PAUSE_MS, DRAIN_MS, REPLIED_LOOK_MS, TURNED_AWAY_MAX};
@@ -40,8 +40,8 @@ pub struct Peers {
     pub(super) limits: Limits,
     /// Where heads of replies are written, one after the other.
     pub(super) head: Cell<Text>,
-    /// The date in them.
-    pub(super) date: Date,
+    /// Their first lines.
+    pub(super) opening: Opening,
     pub(super) reactor: Rc<Reactor>,
     pub(super) peers: RefCell<Vec<Option<Rc<Peer>>>>,
     unused: RefCell<Vec<u32>>,
@@ -63,7 +63,7 @@ impl Peers {
             buffers: Rc::clone(buffers),
             limits,
             head: Cell::default(),
-            date: Date::default(),
+            opening: Opening::default(),
             reactor: Rc::clone(reactor),
             peers: RefCell::default(),
             unused: RefCell::default(),
@@ -237,8 +237,8 @@ fn end(peer: &Peer) {
 /// Tells a client that there is no room, and stays until it has read that.
 async fn turn_away(peers: &Peers, io: Io<OwnedFd>) {
     let told = {
-        let date = peers.date.at(peers.reactor.unix_ms());
-        let head = ReplyHead::new(Text::default(), 503, date.as_ref());
+        let unix_ms = peers.reactor.unix_ms();
+        let head = ReplyHead::new(Text::default(), 503, &peers.opening, unix_ms);
         let head = head.field("Retry-After", "1").closing().body(0);
         io.try_write(&head.parts().map(IoSlice::new))
     };

@@ -13,24 +13,37 @@ use crate::limits::{BODY_BYTES_PER_S_MIN, CLOCK_SET_S};
 /// Parts that a head is sent in: the long text with what is around it.
 pub const PARTS: usize = 5;
 
-/// Bytes of a date.
-const DATE: usize = 29;
+/// How nearly all replies begin.
+const OK: &[u8; 17] = b"HTTP/1.1 200 OK\r\n";
+/// Bytes of that and of the date.
+const OPENING: usize = OK.len() + "Date: Thu, 12 Mar 2020 19:03:58 GMT\r\n".len();
 
-/// The date in replies. It is made once a second: that takes two dozen divisions, which a small ARM
-/// has no instruction for.
-#[derive(Default)]
-pub(super) struct Date {
-    /// When it began to be right, in milliseconds of Unix time.
+/// The first lines of replies. They are made once a second: a date takes two dozen divisions, which a
+/// small ARM has no instruction for.
+pub(super) struct Opening {
+    /// When the date began to be right, in milliseconds of Unix time.
     since_ms: Cell<u64>,
-    text: Cell<[u8; DATE]>,
+    text: Cell<[u8; OPENING]>,
 }
 
-impl Date {
-    /// The date at this time. Clients set their clocks by it, so a clock that was not set is not told.
-    pub(super) fn at(&self, unix_ms: u64) -> Option<[u8; DATE]> {
+impl Default for Opening {
+    fn default() -> Opening {
+        Opening { since_ms: Cell::new(0), text: Cell::new([0; OPENING]) }
+    }
+}
+
+impl Opening {
+    /// The first lines at this time. Clients set their clocks by the date, so a clock that was not set
+    /// is not told.
+    fn at(&self, unix_ms: u64) -> Option<[u8; OPENING]> {
         if unix_ms.wrapping_sub(self.since_ms.get()) >= 1000 {
             self.since_ms.set(unix_ms - unix_ms % 1000);
-            self.text.set(CivilTime::from_unix_ms(unix_ms).to_http());
+            let mut text = [0; OPENING];
+            let (ok, date) = text.split_at_mut(OK.len());
+            ok.copy_from_slice(OK);
+            date.copy_from_slice(b"Date: ___, __ ___ ____ __:__:__ GMT\r\n");
+            date[6..35].copy_from_slice(&CivilTime::from_unix_ms(unix_ms).to_http());
+            self.text.set(text);
         }
         (unix_ms >= CLOCK_SET_S * 1000).then(|| self.text.get())
     }
@@ -46,19 +59,24 @@ pub struct ReplyHead<'a> {
 }
 
 impl<'a> ReplyHead<'a> {
-    /// A head with its status line and its date, if there is one, in this space.
-    pub(super) fn new(space: Text, status: u16, date: Option<&[u8; DATE]>) -> ReplyHead<'a> {
+    /// A head with its status line, and its date if the clock is set, in this space.
+    pub(super) fn new(space: Text, status: u16, opening: &Opening, unix_ms: u64) -> ReplyHead<'a> {
         let mut head = ReplyHead { text: space, long: [""; 3], long_at: 0 };
         head.text.clear();
+        let opening = opening.at(unix_ms);
+        if status == 200
+            && let Some(opening) = &opening
+        {
+            head.text.put_ascii(opening);
+            return head;
+        }
         head.text.put("HTTP/1.1 ");
         head.text.put(u64::from(status));
         head.text.put(" ");
         head.text.put(reason(status));
         head.text.put("\r\n");
-        if let Some(date) = date {
-            head.text.put("Date: ");
-            head.text.put_ascii(date);
-            head.text.put("\r\n");
+        if let Some(opening) = &opening {
+            head.text.put_ascii(&opening[OK.len()..]);
         }
         head
     }
@@ -180,8 +198,8 @@ mod tests {
 
     #[test]
     fn heads_are_plain_text() {
-        let date = Date::default().at(1_796_084_335_999);
-        let head = ReplyHead::new(Text::default(), 429, date.as_ref())
+        let opening = Opening::default();
+        let head = ReplyHead::new(Text::default(), 429, &opening, 1_796_084_335_999)
             .field("Retry-After", "1")
             .closing()
             .body(2);
@@ -189,7 +207,7 @@ mod tests {
                     Retry-After: 1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n";
         assert_eq!(head.parts().concat(), text.as_bytes());
         let long = "x".repeat(5000);
-        let head = ReplyHead::new(head.into_space(), 204, None)
+        let head = ReplyHead::new(head.into_space(), 204, &opening, 0)
             .long_field("Long: ", Some(&long))
             .field("A", "1")
             .bare();
@@ -199,19 +217,17 @@ mod tests {
 
     #[test]
     fn the_date_is_that_of_the_second() {
-        let date = Date::default();
-        let text = |unix_ms: u64| {
-            date.at(unix_ms).map(|date| String::from_utf8_lossy(&date[17..25]).into_owned())
-        };
-        for (unix_ms, time) in [
-            (1_796_084_335_999, "00:18:55"),
-            (1_796_084_336_000, "00:18:56"),
-            (1_796_084_336_999, "00:18:56"),
-            (1_796_084_335_500, "00:18:55"),
-            (1_796_084_400_001, "00:20:00"),
+        let opening = Opening::default();
+        for (unix_ms, text) in [
+            (1_796_084_335_999, "HTTP/1.1 200 OK\r\nDate: Tue, 01 Dec 2026 00:18:55 GMT\r\n"),
+            (1_796_084_336_000, "HTTP/1.1 200 OK\r\nDate: Tue, 01 Dec 2026 00:18:56 GMT\r\n"),
+            (1_796_084_336_999, "HTTP/1.1 200 OK\r\nDate: Tue, 01 Dec 2026 00:18:56 GMT\r\n"),
+            (1_796_084_335_500, "HTTP/1.1 200 OK\r\nDate: Tue, 01 Dec 2026 00:18:55 GMT\r\n"),
+            (1_796_084_400_001, "HTTP/1.1 200 OK\r\nDate: Tue, 01 Dec 2026 00:20:00 GMT\r\n"),
+            (999, "HTTP/1.1 200 OK\r\n"),
         ] {
-            assert_eq!(text(unix_ms).as_deref(), Some(time));
+            let head = ReplyHead::new(Text::default(), 200, &opening, unix_ms);
+            assert_eq!(head.parts().concat(), text.as_bytes());
         }
-        assert_eq!(text(999), None, "a clock that was not set");
     }
 }

@@ -10,7 +10,7 @@ use smol::LocalExecutor;
 
 use super::connection::Broken;
 use super::listener::{Limits, Peers};
-use super::reply::ReplyHead;
+use super::reply::{Opening, ReplyHead};
 use super::{Connection, Listener, Method};
 use crate::io::{Buffers, Reactor, Text};
 use crate::limits::{BUFFER_SIZE, PAYLOAD_MAX, TURN_BYTES};
@@ -100,7 +100,11 @@ async fn serve(mut connection: Connection, served: Rc<Cell<usize>>) {
             return;
         }
         served.set(served.get() + 1);
-        if connection.send(ReplyHead::new(Text::default(), 200, None).body(0), b"").await.is_err() {
+        if connection
+            .send(ReplyHead::new(Text::default(), 200, &Opening::default(), 0).body(0), b"")
+            .await
+            .is_err()
+        {
             return;
         }
     }

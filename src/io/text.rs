@@ -40,8 +40,10 @@ impl Text {
         if end > self.space.len() {
             self.space.resize(end.next_multiple_of(SPACE), 0);
         }
-        room::copy(&mut self.space[self.length..end], ascii);
-        self.length = end;
+        if let Some(place) = self.space.get_mut(self.length..end) {
+            room::copy(place, ascii);
+            self.length = end;
+        }
     }
 
     /// Where it ends: its length in bytes.
