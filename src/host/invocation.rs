@@ -49,6 +49,8 @@ impl RequestId {
 
 /// Bytes of a request id as text.
 pub const REQUEST_ID_LEN: usize = 36;
+/// A request id as text.
+pub type IdText = [u8; REQUEST_ID_LEN];
 
 /// Writes bytes in hexadecimal digits, four bytes at once: each half of a byte in a byte of its own,
 /// which is moved to the digits, or on to the letters.
@@ -68,7 +70,7 @@ pub fn hex(place: &mut [u8], bytes: &[u8]) {
 
 impl RequestId {
     /// As text.
-    fn text(self) -> [u8; REQUEST_ID_LEN] {
+    fn text(self) -> IdText {
         let mut digits = [0; 32];
         hex(&mut digits, &self.0);
         let mut text = [b'-'; REQUEST_ID_LEN];
@@ -81,8 +83,8 @@ impl RequestId {
     }
 
     /// True if `text` is this id.
-    pub fn is(self, text: &str) -> bool {
-        self.text() == text.as_bytes()
+    pub fn is(self, text: &IdText) -> bool {
+        self.text() == *text
     }
 }
 

@@ -216,7 +216,8 @@ pub(super) fn read_high_water_kib(pid: i32) -> Option<u64> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let status = rustix::fs::open(path.as_str(), flags, Mode::empty()).ok()?;
     let length = rustix::io::read(&status, &mut bytes).ok()?;
-    let status = std::str::from_utf8(&bytes[..length]).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse().ok()
+    // Through lines of text it takes five times as long.
+    let mut lines = bytes[..length].split(|byte| *byte == b'\n');
+    let amount = lines.find_map(|line| line.strip_prefix(b"VmHWM:"))?;
+    std::str::from_utf8(amount.strip_suffix(b"kB")?.trim_ascii()).ok()?.parse().ok()
 }

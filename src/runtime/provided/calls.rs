@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::{Phase, Seat};
 use crate::host::Host;
-use crate::host::invocation::{Mishap, Payload};
+use crate::host::invocation::{IdText, Mishap, Payload, REQUEST_ID_LEN};
 use crate::host::settle::Reply;
 use crate::host::worker::{Talk, Worker};
 use crate::http::connection::{Body, Broken};
@@ -37,7 +37,7 @@ pub(super) enum Call {
 
 /// Understands a path; for answers also the request id in it.
 fn route(method: Method, path: &str) -> (Call, &str) {
-    let path = path.split('?').next().unwrap_or_default();
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
     let plain = |call| (call, "");
     match method {
         Method::Get => match path {
@@ -113,8 +113,10 @@ async fn serve_one(
     let head = connection.head().await?;
     let Some(worker) = worker.upgrade() else { return Ok(false) };
     let Some(seat) = worker.seat() else { return Ok(false) };
-    let target = String::from_utf8_lossy(&connection.bytes()[head.target.clone()]).into_owned();
-    let (call, id) = route(head.method, &target);
+    let target = std::str::from_utf8(&connection.bytes()[head.target.clone()]).unwrap_or_default();
+    let (call, id) = route(head.method, target);
+    // What has another length is no id, and that of no invocation.
+    let id = id.as_bytes().try_into().unwrap_or([0; REQUEST_ID_LEN]);
     let desk = Desk { host, worker: &worker, seat, head: &head };
     match call {
         Call::Next
@@ -130,7 +132,7 @@ async fn serve_one(
             desk.stub(connection, 403, error.as_bytes()).await?;
         }
         Call::Next => return desk.next(connection).await,
-        Call::Response | Call::Error => return desk.answer(connection, call, id).await,
+        Call::Response | Call::Error => return desk.answer(connection, call, &id).await,
         Call::ExtensionNext => return desk.extension_next(connection).await,
         Call::InitError => desk.init_error(connection).await?,
         Call::Register => desk.register(connection).await?,
@@ -288,7 +290,7 @@ impl Desk<'_> {
     }
 
     /// True while the runtime owes the answer to the invocation `id`, and is in `phase`.
-    pub(super) fn is_current(&self, id: &str, phase: Phase) -> bool {
+    pub(super) fn is_current(&self, id: &IdText, phase: Phase) -> bool {
         let event = self.seat.event.get();
         self.worker.running.get() == event
             && self.seat.phase.get() == phase
@@ -298,7 +300,12 @@ impl Desk<'_> {
     }
 
     /// `POST /runtime/invocation/ID/response` and `/error`.
-    async fn answer(&self, connection: &mut Connection, call: Call, id: &str) -> Result<bool, End> {
+    async fn answer(
+        &self,
+        connection: &mut Connection,
+        call: Call,
+        id: &IdText,
+    ) -> Result<bool, End> {
         let mode = self.header(connection, "lambda-runtime-function-response-mode");
         let streams = mode.is_some_and(|mode| mode.eq_ignore_ascii_case(b"streaming"));
         let bad_mode = mode.is_some() && !streams;
@@ -306,7 +313,7 @@ impl Desk<'_> {
             // On the heap: few answers are streams, and every poll is held by a task like this.
             return Box::pin(self.stream(connection, id)).await;
         }
-        let error_type = self.error_type(connection);
+        let error_type = (call == Call::Error).then(|| self.error_type(connection)).flatten();
         let body = match connection.body(self.head, REPLY_MAX).await {
             Ok(body) => body,
             Err(broken) => {
@@ -374,7 +381,7 @@ impl Desk<'_> {
     pub(super) async fn broken_answer(
         &self,
         connection: &mut Connection,
-        id: &str,
+        id: &IdText,
         phase: Phase,
         (broken, most): (Broken, usize),
     ) -> Result<bool, End> {

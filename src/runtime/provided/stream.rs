@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::Phase;
 use super::calls::{Desk, End, OK, broken_off};
+use crate::host::invocation::IdText;
 use crate::host::settle::Reply;
 use crate::http::Connection;
 use crate::http::connection::Broken;
@@ -12,7 +13,11 @@ use crate::http::connection::Broken;
 impl Desk<'_> {
     /// Passes an answer on while it comes. A runtime that is faster than its caller finds that its
     /// connection takes no more.
-    pub(super) async fn stream(&self, connection: &mut Connection, id: &str) -> Result<bool, End> {
+    pub(super) async fn stream(
+        &self,
+        connection: &mut Connection,
+        id: &IdText,
+    ) -> Result<bool, End> {
         if !self.is_current(id, Phase::Running) {
             return self.part(connection, 400, "InvalidRequestID", "Invalid request ID").await;
         }
