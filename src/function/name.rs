@@ -111,9 +111,22 @@ fn is_qualifier(text: &str) -> bool {
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_$".contains(&b)))
 }
 
-/// A function's ARN, in its parts.
+/// A function's ARN, in its parts, of which the empty ones come last.
 #[derive(Clone, Copy)]
 pub struct Arn<'a>([&'a str; 8]);
+
+impl<'a> Arn<'a> {
+    /// An ARN that is there already, with the qualifier that a caller named.
+    pub fn of(arn: &'a str, qualifier: Option<&'a str>) -> Arn<'a> {
+        let (colon, qualifier) = after(qualifier);
+        Arn([arn, colon, qualifier, "", "", "", "", ""])
+    }
+}
+
+/// What follows an unqualified ARN.
+fn after(qualifier: Option<&str>) -> (&str, &str) {
+    qualifier.map_or(("", ""), |qualifier| (":", qualifier))
+}
 
 impl fmt::Display for Arn<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -123,8 +136,8 @@ impl fmt::Display for Arn<'_> {
 
 impl Put for Arn<'_> {
     fn put_into(&self, text: &mut Text) {
-        for part in self.0 {
-            text.put(part);
+        for part in self.0.iter().take_while(|part| !part.is_empty()) {
+            text.put(*part);
         }
     }
 }
@@ -133,7 +146,7 @@ impl Home {
     /// The function's ARN, with the qualifier that it was named with.
     pub fn arn<'a>(&'a self, name: &'a str, qualifier: Option<&'a str>) -> Arn<'a> {
         let Home { region, account } = self;
-        let (colon, qualifier) = qualifier.map_or(("", ""), |qualifier| (":", qualifier));
+        let (colon, qualifier) = after(qualifier);
         Arn(["arn:aws:lambda:", region, ":", account, ":function:", name, colon, qualifier])
     }
 
@@ -262,6 +275,11 @@ mod tests {
             assert_eq!(home().parse(text, query), Ok(expected), "{text}");
         }
         assert_eq!(home().arn("demo", None).to_string(), arn);
+        for qualifier in [None, Some("prod")] {
+            let mut text = Text::default();
+            text.put(Arn::of(arn, qualifier));
+            assert_eq!(text.as_str(), home().arn("demo", qualifier).to_string());
+        }
     }
 
     #[test]

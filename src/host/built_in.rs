@@ -42,11 +42,13 @@ impl Host {
             directory: CString::from(c"/"),
             namespace: None,
         };
+        let arn = self.facts.home.arn(PROBE, None).to_string().into_boxed_str();
         let version = Rc::new(Version {
             id,
             function,
             name: PROBE.into(),
-            lineage: Lineage::of(self.facts.home.arn(PROBE, None)),
+            lineage: Lineage::of(&arn),
+            arn,
             label: LATEST.into(),
             config,
             reserved: Default::default(),

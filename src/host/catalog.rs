@@ -25,6 +25,8 @@ pub struct Version {
     pub function: FunctionId,
     /// Its function's name.
     pub name: Rc<str>,
+    /// Its function's ARN, without a qualifier.
+    pub arn: Box<str>,
     /// What its function is called in chains of invocations.
     pub lineage: Lineage,
     /// `$LATEST` or a number.

@@ -121,11 +121,13 @@ impl Host {
             prepare(&self.facts, name, label, &config, (code, layers.as_deref()))?;
         self.make_room();
         let id = self.catalog.borrow().version_id().map_err(|_| None)?;
+        let arn = self.facts.home.arn(name, None).to_string().into_boxed_str();
         Ok(Rc::new(Version {
             id,
             function,
             name: name.into(),
-            lineage: Lineage::of(self.facts.home.arn(name, None)),
+            lineage: Lineage::of(&arn),
+            arn,
             label: label.into(),
             reserved: reserved.or(config.reserved_concurrency).into(),
             provisioned: config.provisioned_concurrency.into(),

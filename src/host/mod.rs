@@ -186,8 +186,8 @@ impl Host {
             let Some(event) = self.events.borrow_mut().pop_front() else { break };
             let now = self.reactor.now();
             let actions = self.pool.borrow_mut().on_event(now, event);
-            for action in actions {
-                self.perform(now, action);
+            for action in &actions {
+                self.perform(now, *action);
             }
         }
         self.stepping.set(false);

@@ -15,6 +15,7 @@ use super::spare::Spare;
 use super::spawn::{NotStarted, Seat};
 use super::worker::{Talk, Worker};
 use crate::function::config::Runtime;
+use crate::function::name::Arn;
 use crate::io::Io;
 use crate::io::clock::CivilTime;
 use crate::pool::{Cause, Event, Instant, InvocationId, VersionId, WorkerId};
@@ -257,7 +258,7 @@ impl Host {
         let deadline = self.reactor.unix_ms() + u64::from(version.config.timeout_s) * 1000;
         let mut invocations = self.invocations.borrow_mut();
         let invocation = invocations.get(id);
-        let arn = self.facts.home.arn(&version.name, invocation.qualifier.as_deref());
+        let arn = Arn::of(&version.arn, invocation.qualifier.as_deref());
         let mut list = vec![
             variable("HOB_REQUEST_ID", invocation.request),
             variable("HOB_DEADLINE_MS", deadline),

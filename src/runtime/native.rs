@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use rustix::net::Shutdown;
 
+use crate::function::name::Arn;
 use crate::host::Host;
 use crate::host::invocation::{Mishap, Payload};
 use crate::host::settle::Reply;
@@ -99,7 +100,7 @@ impl Talk {
         self.stage.set(Stage::Running(serial));
         let (mut header, mut texts) = (host.header.borrow_mut(), host.texts.borrow_mut());
         let encoded = host.with_invocation(id, |invocation| {
-            let arn = host.facts.home.arn(&worker.version.name, invocation.qualifier.as_deref());
+            let arn = Arn::of(&worker.version.arn, invocation.qualifier.as_deref());
             texts.clear();
             let request = texts.put(invocation.request);
             let trace = texts.put(&invocation.trace);

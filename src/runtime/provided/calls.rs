@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::{Phase, Seat};
+use crate::function::name::Arn;
 use crate::host::Host;
 use crate::host::invocation::{IdText, Mishap, Payload, REQUEST_ID_LEN};
 use crate::host::settle::Reply;
@@ -272,7 +273,7 @@ impl Desk<'_> {
         let event = payload.map_or(&b"{}"[..], |payload| payload);
         let version = &self.worker.version;
         let sending = self.host.with_running(id, |invocation| {
-            let arn = self.host.facts.home.arn(&version.name, invocation.qualifier.as_deref());
+            let arn = Arn::of(&version.arn, invocation.qualifier.as_deref());
             let context = invocation.client_context.as_deref();
             let head = connection
                 .reply(200)

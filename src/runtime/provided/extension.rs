@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::Phase;
 use super::calls::{Call, Desk, End, OK};
+use crate::function::name::Arn;
 use crate::host::Host;
 use crate::host::worker::Worker;
 use crate::http::Connection;
@@ -168,7 +169,7 @@ fn uuid(id: u128) -> String {
 pub fn invoke_event(host: &Host, worker: &Worker, id: InvocationId) -> Rc<str> {
     let mut event = "{\"eventType\":\"INVOKE\"".to_owned();
     host.with_running(id, |invocation| {
-        let arn = host.facts.home.arn(&worker.version.name, invocation.qualifier.as_deref());
+        let arn = Arn::of(&worker.version.arn, invocation.qualifier.as_deref());
         let written = write!(
             event,
             ",\"deadlineMs\":{},\"requestId\":\"{}\",\"invokedFunctionArn\":\"{arn}\",\"tracing\":\
