@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::http::Conn;
-use crate::common::{Server, Site, eventually, example, status_number};
+use crate::common::{Server, Site, eventually, example, slower, status_number};
 
 crate::both_reapers![
     a_piece_arrives_before_the_handler_ends,
@@ -23,7 +23,7 @@ crate::both_reapers![
 
 fn site() -> (Site, String) {
     let site = Site::new();
-    site.native("flow", "streams", "timeout_s = 30");
+    site.native("flow", "streams", &format!("timeout_s = {}", 30 * slower()));
     site.native("short", "streams", "timeout_s = 1\nshutdown_grace_ms = 50");
     site.native("well", "", "");
     let gate = site.path().join("gate");
