@@ -79,7 +79,7 @@ pub struct Head {
 impl Head {
     /// The host that the client asks, of the bytes that the head stands in; empty if it said none.
     pub fn host<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        &bytes[self.host.clone()]
+        bytes.get(self.host.clone()).unwrap_or_default()
     }
 }
 
@@ -110,8 +110,8 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Refused> {
     }
     let method = method(request.method.unwrap_or_default())?;
     let range = |part: &[u8]| {
-        let start = part.as_ptr() as usize - bytes.as_ptr() as usize;
-        start..start + part.len()
+        let start = (part.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
+        start..start.wrapping_add(part.len())
     };
     let newer = request.version == Some(1);
     let mut head = Head {
@@ -312,6 +312,21 @@ mod tests {
         assert_eq!(same.expect("agrees").body, BodyKind::Length(5));
         assert!(head("GET / HTTP/1.1").is_err(), "HTTP/1.1 needs a Host");
         assert!(head("POST / HTTP/1.0\nTransfer-Encoding: chunked").is_err());
+    }
+
+    #[test]
+    fn the_host_is_known_even_if_it_is_empty() {
+        for (host, value) in
+            [("Host:", ""), ("Host:  ", ""), ("hOST: a:1 ", "a:1"), ("Host:b", "b")]
+        {
+            let bytes = format!("GET / HTTP/1.1\r\nA: 1\r\n{host}\r\n\r\n");
+            let head = parse(bytes.as_bytes()).expect(host);
+            assert_eq!(head.host(bytes.as_bytes()), value.as_bytes(), "{host}");
+        }
+        let twice = b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n";
+        assert_eq!(parse(twice).expect("of old clients").host(twice), b"a");
+        let none = b"GET / HTTP/1.0\r\n\r\n";
+        assert_eq!(parse(none).expect("of old clients").host(none), b"");
     }
 
     #[test]
