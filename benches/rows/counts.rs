@@ -1,15 +1,15 @@
-//! Rows 13, 14, 17: system calls, allocations, wake-ups. The same on every machine.
+//! Rows 13, 14, 17: system calls, instructions, allocations, wake-ups. The same on every machine.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::http::invocations;
+use crate::http::{Conn, invocations};
 use crate::load::{invocation, load};
 use crate::server::{EVENT, Server, native};
-use crate::{Bench, Row};
+use crate::{Bench, Row, median_p99};
 
 pub fn rows(bench: &Bench) -> Vec<Row> {
-    vec![system_calls(bench), allocations(bench), quiet(bench)]
+    vec![system_calls(bench), instructions(bench), allocations(bench), quiet(bench)]
 }
 
 /// `strace -c` on a server; its report comes when it is told to stop.
@@ -78,6 +78,87 @@ fn system_calls(bench: &Bench) -> Row {
         promise: "system calls a warm invocation, at 1 and 8 clients: at most 8 and 6",
         measured: format!("{:.2} and {:.2} (floor 4)", each[0], each[1]),
         holds: Some(each[0] <= 8.0 && each[1] <= 6.0),
+    }
+}
+
+/// A server that runs by single instructions, each of which is counted.
+struct Steps {
+    child: Child,
+    count: std::path::PathBuf,
+}
+
+impl Steps {
+    fn start(bench: &Bench, server: &Server) -> Steps {
+        let count = bench.tool("steps.count");
+        std::fs::write(&count, [0; 8]).unwrap();
+        let mut child = Command::new(bench.tool("steps"))
+            .arg(server.pid().to_string())
+            .arg(&count)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 9];
+        let read = std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said);
+        assert!(read.is_ok() && &said == b"attached\n", "steps cannot attach");
+        Steps { child, count }
+    }
+
+    /// How many there were when the server waits again.
+    fn count(&self) -> u64 {
+        let now = || {
+            let bytes = std::fs::read(&self.count).unwrap();
+            u64::from_le_bytes(bytes[..8].try_into().unwrap())
+        };
+        let mut last = now();
+        loop {
+            std::thread::sleep(Duration::from_millis(20));
+            let count = now();
+            if count == last {
+                return count;
+            }
+            last = count;
+        }
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn instructions(bench: &Bench) -> Row {
+    let server = Server::start(bench, &bench.fixed, &[("warm", native(""))], &[], &[]);
+    let mut connection = server.connect();
+    let path = invocations("warm");
+    // Time goes slowly meanwhile: what comes once a second is in some of them, and not in the median.
+    let rounds = if bench.small { 5 } else { 30 };
+    let mut median = |mut ask: Box<dyn FnMut(&mut Conn)>| {
+        ask(&mut connection);
+        let steps = Steps::start(bench, &server);
+        ask(&mut connection);
+        let mut before = steps.count();
+        let mut each: Vec<f64> = (0..rounds)
+            .map(|_| {
+                ask(&mut connection);
+                let count = steps.count();
+                (count - std::mem::replace(&mut before, count)) as f64
+            })
+            .collect();
+        median_p99(&mut each).0
+    };
+    let warm = median(Box::new(move |connection| {
+        assert_eq!(connection.post(&path, &[], EVENT).status, 200);
+    }));
+    let bare = median(Box::new(|connection| assert_eq!(connection.get("/healthz").status, 200)));
+    assert!(bare > 1_000.0 && warm > bare, "the server ran by single steps");
+    Row {
+        number: "13a",
+        promise: "instructions of the server's own, a warm invocation and a reply without a worker",
+        measured: format!("{warm:.0} and {bare:.0}"),
+        holds: None,
     }
 }
 
