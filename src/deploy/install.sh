@@ -135,7 +135,11 @@ install() {
       init_script | settle_file /etc/init.d/S60hob 755
       [ -e /etc/init.d/rcS ] || echo "note /etc/init.d/S60hob start has to be run at boot"
       ;;
-    *) echo "note the server does not survive a reboot: there is no service for users" ;;
+    *)
+      echo "note the server does not survive a reboot: there is no service for users"
+      [ "$(loginctl show-session -p KillUserProcesses 2>/dev/null)" != KillUserProcesses=yes ] ||
+        echo "note the server ends when you log out: logind is told to end what users leave behind"
+      ;;
   esac
   echo "installed"
 }
