@@ -1,10 +1,10 @@
 //! The user's `ssh` as a child: one connection that all commands share, so that a password is
 //! asked for once.
 
-use std::fs::DirBuilder;
-use std::io::{IsTerminal, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::fs::{DirBuilder, symlink_metadata};
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
@@ -29,7 +29,8 @@ pub enum Trouble {
 
 /// A connection.
 pub struct Ssh {
-    directory: PathBuf,
+    /// The socket of the connection, which ssh makes and takes away.
+    socket: PathBuf,
     host: Host,
     master: Child,
 }
@@ -37,25 +38,20 @@ pub struct Ssh {
 impl Ssh {
     /// Connects.
     pub fn open(host: &Host) -> Result<Ssh, Trouble> {
-        let name = format!("hob-ssh-{:016x}", fastrand::u64(..));
-        let directory = std::env::temp_dir().join(name);
-        let link = |error: std::io::Error| Trouble::Link(format!("run ssh: {error}"));
-        DirBuilder::new().mode(0o700).create(&directory).map_err(link)?;
-        let mut command = command(host, &directory);
+        let link = |error: io::Error| Trouble::Link(format!("run ssh: {error}"));
+        let socket = sockets().map_err(link)?.join(format!("{:016x}", fastrand::u64(..)));
+        let mut command = command(host, &socket);
         // A dead link is noticed within a quarter of a minute.
         for option in ["ControlMaster=yes", "ControlPersist=no", "ConnectTimeout=15"] {
             command.args(["-o", option]);
         }
-        if !std::io::stdin().is_terminal() {
+        if !io::stdin().is_terminal() {
             command.args(["-o", "BatchMode=yes"]);
         }
         command.arg(&host.destination).arg(format!("echo {READY}; exec cat"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let master = command.spawn().map_err(|error| {
-            let _ = std::fs::remove_dir(&directory);
-            link(error)
-        })?;
-        let mut ssh = Ssh { directory, host: host.clone(), master };
+        let master = command.spawn().map_err(link)?;
+        let mut ssh = Ssh { socket, host: host.clone(), master };
         let errors = drain(ssh.master.stderr.take());
         if ssh.is_ready() {
             return Ok(ssh);
@@ -91,11 +87,11 @@ impl Ssh {
             PROGRAM.len(),
             arguments.join(" ")
         );
-        let mut command = command(&self.host, &self.directory);
+        let mut command = command(&self.host, &self.socket);
         command.args(["-o", "ControlMaster=no", "-o", "BatchMode=yes"]);
         command.arg(&self.host.destination).arg(remote);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let link = |error: std::io::Error| Trouble::Link(format!("run ssh: {error}"));
+        let link = |error: io::Error| Trouble::Link(format!("run ssh: {error}"));
         let mut child = command.spawn().map_err(link)?;
         let output = drain(child.stdout.take());
         let errors = drain(child.stderr.take());
@@ -121,14 +117,32 @@ impl Drop for Ssh {
     fn drop(&mut self) {
         let _ = self.master.kill();
         let _ = self.master.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
+        let _ = std::fs::remove_file(&self.socket);
     }
 }
 
-fn command(host: &Host, directory: &std::path::Path) -> Command {
+/// This user's directory for the sockets of connections. It stays: a deployment that is killed could not
+/// take it away, and its ssh, which ends with it, takes the socket.
+fn sockets() -> io::Result<PathBuf> {
+    let uid = rustix::process::getuid().as_raw();
+    let directory = std::env::temp_dir().join(format!("hob-ssh-{uid}"));
+    match DirBuilder::new().mode(0o700).create(&directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => return made.map(|()| directory),
+    }
+    // Anybody may have made it first.
+    let found = symlink_metadata(&directory)?;
+    if found.is_dir() && found.uid() == uid && found.mode() & 0o077 == 0 {
+        return Ok(directory);
+    }
+    let said = format!("{} is not a private directory of this user", directory.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, said))
+}
+
+fn command(host: &Host, socket: &Path) -> Command {
     let program = std::env::var_os("HOB_SSH").filter(|path| !path.is_empty());
     let mut command = Command::new(program.unwrap_or_else(|| "ssh".into()));
-    command.arg("-T").arg("-o").arg(format!("ControlPath={}/link", directory.display()));
+    command.arg("-T").arg("-o").arg(format!("ControlPath={}", socket.display()));
     command.args(["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"]);
     if let Some(port) = host.port {
         command.arg("-p").arg(port.to_string());
@@ -142,7 +156,7 @@ fn drain(from: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String>
         let mut kept = Vec::new();
         if let Some(mut from) = from {
             let _ = (&mut from).take(OUTPUT_MAX).read_to_end(&mut kept);
-            let _ = std::io::copy(&mut from, &mut std::io::sink());
+            let _ = io::copy(&mut from, &mut io::sink());
         }
         String::from_utf8_lossy(&kept).into_owned()
     })

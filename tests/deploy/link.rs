@@ -1,7 +1,9 @@
 //! Links that break: in the upload, and before the confirmation; and a disk that fills up.
 
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -77,7 +79,7 @@ fn an_upload_goes_on_where_the_link_broke() {
     seeds::run("DEPLOY_SEED", "deploy", 2, |seed| {
         let mut rng = seeds::Rng::new(seed);
         let binary = version("one");
-        let size = std::fs::metadata(&binary).unwrap().len();
+        let size = fs::metadata(&binary).unwrap().len();
         let board = Make::new(Sshd::Dropbear, &[]).start();
         // Beyond what the exchange of keys takes, so that each cut is within the upload.
         let after = (0..3).map(|_| rng.between(100_000, size / 4)).collect();
@@ -116,7 +118,7 @@ fn a_link_that_drops_before_the_confirmation_takes_the_board_back() {
 #[test]
 fn a_disk_that_fills_up_meanwhile() {
     let binary = version("one");
-    let size = std::fs::metadata(&binary).unwrap().len();
+    let size = fs::metadata(&binary).unwrap().len();
     let room = size / 1024 + 2048;
     let mount = format!("mount -t tmpfs -o size={room}k none $R/usr/local");
     let board = Make::new(Sshd::Dropbear, &[]).mount(&mount).start();
@@ -134,4 +136,27 @@ fn a_disk_that_fills_up_meanwhile() {
     assert!(said.contains("the disk may be full"), "{said}");
     let left = board.sh("find /usr/local/lib/hob -type f -name 'hob*'").out;
     assert_eq!(left, "", "what was uploaded makes room");
+}
+
+#[test]
+fn a_deployment_that_is_killed_leaves_nothing_here() {
+    let board = Make::new(Sshd::OpenSsh, &[]).start();
+    let place = tempfile::tempdir().unwrap();
+    let binary = version("one");
+    let mut deploy = board.command(&["--binary", binary.to_str().unwrap()]);
+    deploy.env("TMPDIR", place.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut killed = deploy.spawn().unwrap();
+    let uid = rustix::process::getuid().as_raw();
+    let sockets = place.path().join(format!("hob-ssh-{uid}"));
+    let open = || fs::read_dir(&sockets).map_or(0, Iterator::count);
+    patiently("it is connected", || (open() > 0).then_some(()));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    patiently("its connection has ended", || (open() == 0).then_some(()));
+
+    // What others may read, others may have made.
+    fs::set_permissions(&sockets, Permissions::from_mode(0o755)).unwrap();
+    let ran = Ran::of(deploy.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    assert_eq!(ran.code, 3, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("is not a private directory of this user"), "{}", ran.out);
 }

@@ -128,6 +128,7 @@ fn without_a_systemd_of_the_user_it_is_started_plainly() {
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
     assert!(ran.err.contains("with a plain start"), "{}", ran.err);
     assert!(ran.err.contains("the server does not survive a reboot"), "{}", ran.err);
+    assert!(!ran.err.contains("logind"), "{}", ran.err);
     assert!(listens(&board));
     let ran = board.deploy(&program("crash", "write(2, \"no luck\\n\", 8); return 1;"), &[]);
     assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
@@ -137,4 +138,16 @@ fn without_a_systemd_of_the_user_it_is_started_plainly() {
     let back = Ran::of(&mut board.command(&["--rollback"]));
     assert_eq!(back.code, 0, "{}{}", back.out, back.err);
     assert!(board.serves());
+}
+
+#[test]
+fn where_nothing_outlives_a_session_it_is_said() {
+    let board = systemd_with(USER, |root| {
+        logind(root, "KillUserProcesses=yes");
+        symlink("/dev/null", root.join("etc/systemd/system/user@.service")).unwrap();
+    });
+    let ran = board.deploy(&version("one"), &[]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("the server ends when you log out: logind is told"), "{}", ran.err);
+    patiently("it has ended", || (!listens(&board)).then_some(()));
 }
