@@ -26,6 +26,7 @@ const SOURCES: &[Source] = &[
         include_str!("python/awslambdaric/lambda_context.py"),
     ),
     ("python/hob/__init__.py", include_str!("python/hob/__init__.py")),
+    ("python/hob/_after.py", include_str!("python/hob/_after.py")),
     ("python/hob/_encode.py", include_str!("python/hob/_encode.py")),
     ("python/hob/_errors.py", include_str!("python/hob/_errors.py")),
     ("python/hob/_child.py", include_str!("python/hob/_child.py")),

@@ -132,7 +132,7 @@ class Forking(Case):
                 ("child", lambda value: self.assertNotIn("socket", value)),
                 ("parents_death", lambda value: self.assertEqual(value, signal.SIGKILL)),
             ):
-                first = self.fit(way=way, handler="forking." + handler)
+                first = self.fit("logging", way=way, handler="forking." + handler)
                 worker = self.worker(first)
                 check(self.ask(worker))
                 self.end(worker, first)

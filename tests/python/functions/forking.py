@@ -10,6 +10,9 @@ import threading
 
 import hob
 
+if "logging" in os.environ.get("DOING", ""):
+    import logging
+
 doing = os.environ.get("DOING", "").split()
 calls = []
 kept = []
@@ -182,11 +185,29 @@ def large(event, context):
 
 
 def thread(event, context):
-    """A thread of a worker runs, and is waited for."""
-    thread = threading.Thread(target=started.set)
+    """Threads of a worker run and log, and a fork of it knows that they are not its own."""
+
+    def busy():
+        # A name that is new takes the lock of all of logging, a message that of a handler.
+        logging.getLogger("thread of %d" % os.getpid()).warning("here")
+        with logging.getLogger().handlers[0].lock:
+            started.set()
+            ended.wait()
+
+    ended = threading.Event()
+    thread = threading.Thread(target=busy)
     thread.start()
-    thread.join(30)
-    return started.is_set()
+    if not started.wait(30):
+        return "the thread hangs"
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)
+        logging.warning("in the fork")
+        os._exit(threading.active_count())
+    status = os.waitpid(pid, 0)[1]
+    ended.set()
+    thread.join()
+    return status >> 8 == 1 or "the fork ended with %d" % status
 
 
 def child(event, context):

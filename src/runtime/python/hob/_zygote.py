@@ -63,10 +63,10 @@ def run(descriptor, how_tmp=""):
 
 def _serve(descriptor, server, tmp, work):
     """Forks whenever the host asks; returns in each worker, at its end."""
-    from . import _child, _fork, _worker
+    from . import _after, _child, _fork, _worker
 
     terminated = _signal.getsignal(_signal.SIGTERM)
-    restores = _seeds()
+    restores = _seeds() + _after.cut()
     # None: an action that is not Python's, which could not be restored.
     if terminated not in (_signal.SIG_DFL, None):
         # It ends the zygote; the function's own action is for the workers.
@@ -130,23 +130,35 @@ def _seeds():
 
 
 def _seed_numpy(numpy):
-    """Seeds numpy's common generator. By a state that is all chance, since its own way through a
-    hash has more pages copied than the rest of a worker's start."""
+    """Seeds numpy's common generator: chance is written where its state is, since numpy's own ways
+    there have more pages copied than the rest of a worker's start."""
     try:
-        name, key, *_ = numpy.get_state()
-        words = memoryview(key).cast("B")
+        name, key, position, *_ = numpy.get_state()
+        generator = numpy.mtrand._rand._bit_generator
+        words, at = _state(generator.ctypes.state_address, len(key))
+        known = name == "MT19937" and bytes(words) == key.tobytes() and at.value == position
     except Exception:
-        name = None
-    if name != "MT19937":
+        known = False
+    if not known:
         return numpy.seed, ()
-    state = (name, key, len(key), 0, 0.0)
-    renew = numpy.set_state
+    # All words are used up, and there is no number left of a pair.
+    numpy.set_state((name, key, len(key), 0, 0.0))
+    size, urandom = len(words), os.urandom
 
-    def seed():
-        words[:] = os.urandom(len(words))
-        renew(state)
+    # Whose words they are stays as long as this does.
+    def seed(generator=generator):
+        words[:] = urandom(size)
 
     return seed, ()
+
+
+def _state(address, count):
+    """The words at the address, as bytes, and the position behind them, which is a number of C's."""
+    import ctypes
+
+    words = (ctypes.c_uint32 * count).from_address(address)
+    position = ctypes.c_int.from_address(address + ctypes.sizeof(words))
+    return memoryview(words).cast("B"), position
 
 
 def _descriptors():
