@@ -8,6 +8,7 @@ use rustix::event::epoll;
 use rustix::thread::CpuSet;
 
 use crate::http::invocations;
+use crate::median_p99;
 use crate::server::Server;
 
 /// What became of a load.
@@ -43,6 +44,33 @@ pub fn load(server: &Server, clients: usize, count: usize, request: &[u8]) -> Lo
             Clients::connect(&server.address, clients, request).run(count)
         };
         scope.spawn(run).join().unwrap()
+    })
+}
+
+/// What a load reached, in good answers a second at the median.
+pub struct Rate {
+    pub rate: f64,
+    /// Beside the last of those that were run in turns with it.
+    pub part: f64,
+}
+
+pub const ROUNDS: usize = 20;
+
+/// Runs loads in turns, in short rounds: a machine that changes its speed does so for all of a round,
+/// so that it is within rounds that they are compared.
+pub fn in_turns<const N: usize>(run: [&dyn Fn() -> Load; N]) -> [Rate; N] {
+    let mut rates = [const { Vec::new() }; N];
+    let mut parts = [const { Vec::new() }; N];
+    for _ in 0..ROUNDS {
+        let round = run.map(|run| run().rate());
+        for (number, rate) in round.into_iter().enumerate() {
+            rates[number].push(rate);
+            parts[number].push(rate / round[N - 1]);
+        }
+    }
+    std::array::from_fn(|number| Rate {
+        rate: median_p99(&mut rates[number]).0,
+        part: median_p99(&mut parts[number]).0,
     })
 }
 

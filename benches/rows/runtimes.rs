@@ -4,10 +4,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::load::{invocation, load};
+use crate::load::{in_turns, invocation, load};
 use crate::server::{EVENT, Function, Server, native};
 use crate::times::{floor, interleaved, timed};
-use crate::{Bench, Row, median_p99};
+use crate::{Bench, Row};
 
 /// A Python handler; and one that keeps its worker busy for a while, and collects its garbage.
 const ECHO: &str = "def handler(event, context):\n    return event\n";
@@ -160,20 +160,17 @@ fn throughput(bench: &Bench) -> Row {
     let server = Server::start_with(bench, &functions, ECHO, &["--slots", "12"]);
     let mut text = Vec::new();
     for clients in [8, 32] {
-        let count = bench.amount(20_000);
-        let mut rates = [const { Vec::new() }; 3];
-        for _ in 0..5 {
-            for (rates, (name, _)) in rates.iter_mut().zip(&functions) {
-                let load = load(&server, clients, count, &invocation(name, EVENT));
-                assert_eq!(load.good, count, "{name}");
-                rates.push(load.rate());
-            }
-        }
-        let [native, provided, python] = rates.map(|mut rates| median_p99(&mut rates).0);
+        let count = bench.amount(5_000);
+        let run = |name: &str| {
+            let load = load(&server, clients, count, &invocation(name, EVENT));
+            assert_eq!(load.good, count, "{name}");
+            load
+        };
+        let [provided, python, _] =
+            in_turns([&|| run("provided"), &|| run("python"), &|| run("native")]);
         text.push(format!(
-            "{clients} clients: provided {provided:.0}/s, {:.2} x; Python {python:.0}/s, {:.2} x",
-            provided / native,
-            python / native
+            "{clients} clients: provided {:.0}/s, {:.2} x; Python {:.0}/s, {:.2} x",
+            provided.rate, provided.part, python.rate, python.part
         ));
     }
     Row {

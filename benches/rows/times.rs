@@ -1,10 +1,11 @@
 //! Rows 6, 7, 10, 11, 18, 19: times, each beside its floor.
 
+use std::cell::RefCell;
 use std::process::Command;
 use std::time::Instant;
 
 use crate::http::invocations;
-use crate::load::{invocation, load};
+use crate::load::{ROUNDS, Rate, in_turns, invocation, load};
 use crate::server::{EVENT, Server, exec, native};
 use crate::{Bench, Row, median_p99};
 
@@ -113,22 +114,20 @@ fn throughput(bench: &Bench) -> Row {
     let functions = [("warm", native("queue_wait_ms = 60000"))];
     let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "4"], &[]);
     let warm = invocation("warm", EVENT);
-    let count = bench.amount(40_000);
+    let bare = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let count = bench.amount(10_000);
     let mut text = Vec::new();
     for clients in [8, 32] {
-        let rate = |request: &[u8]| {
+        let run = |request: &[u8]| {
             let load = load(&server, clients, count, request);
             assert_eq!(load.good, count);
-            load.rate()
+            load
         };
-        let (mut runs, mut bare) = (Vec::new(), Vec::new());
-        for _ in 0..5 {
-            runs.push(rate(&warm));
-            bare.push(rate(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-        }
-        let ((rate, _), (bare, _)) = (median_p99(&mut runs), median_p99(&mut bare));
-        let part = rate / bare;
-        text.push(format!("{clients} clients: {rate:.0}/s, {part:.2} x a reply without a worker"));
+        let [Rate { rate, part }, bare] = in_turns([&|| run(&warm), &|| run(bare)]);
+        text.push(format!(
+            "{clients} clients: {rate:.0}/s, {part:.2} x a reply without a worker ({:.0}/s)",
+            bare.rate
+        ));
     }
     Row {
         number: "11",
@@ -163,24 +162,25 @@ fn overload(bench: &Bench) -> Row {
     let functions = [("busy", native("queue_wait_ms = 0"))];
     let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "4"], &[]);
     let busy = invocation("busy", EVENT);
-    let count = bench.amount(40_000);
+    let count = bench.amount(10_000);
     load(&server, 4, 200, &busy);
-    let (mut capacity, mut goodput, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..5 {
-        capacity.push(load(&server, 4, count, &busy).rate());
+    let refused = RefCell::new(Vec::new());
+    let over = || {
         let mut over = load(&server, 40, count, &busy);
-        goodput.push(over.rate());
-        refused.append(&mut over.refused);
-    }
-    let ((capacity, _), (goodput, _)) = (median_p99(&mut capacity), median_p99(&mut goodput));
-    let parts = refused.len() as f64 / (5 * count) as f64 * 100.0;
+        refused.borrow_mut().append(&mut over.refused);
+        over
+    };
+    let [goodput, capacity] = in_turns([&over, &|| load(&server, 4, count, &busy)]);
+    let mut refused = refused.into_inner();
+    let parts = refused.len() as f64 / (ROUNDS * count) as f64 * 100.0;
     let late = if refused.is_empty() { 0.0 } else { median_p99(&mut refused).1 };
     Row {
         number: "19",
         promise: "overload 10 x: goodput at least 95 % of capacity, refusals within 10 ms",
         measured: format!(
-            "{:.0} % of {capacity:.0}/s; {parts:.0} % of requests refused, p99 {late:.1} ms",
-            goodput / capacity * 100.0
+            "{:.0} % of {:.0}/s; {parts:.0} % of requests refused, p99 {late:.1} ms",
+            goodput.part * 100.0,
+            capacity.rate
         ),
         holds: None,
     }
