@@ -17,7 +17,6 @@ use crate::host::catalog::Version;
 use crate::host::invocation::{Call, Payload, Settled};
 use crate::host::{Claim, Host};
 use crate::http::connection::Broken;
-use crate::http::head::fields;
 use crate::http::{Connection, Head, Refused};
 use crate::io::reactor::Interest;
 use crate::limits::{CLIENT_CONTEXT_MAX, HALF_CLOSE_MS, TRACE_MAX};
@@ -94,7 +93,7 @@ pub async fn read<'a>(
 ) -> Result<Option<(Claim<'a>, Rc<Version>)>, End> {
     let host = &api.host;
     let name = FunctionName { name: &target.name, qualifier: target.qualifier.as_deref() };
-    let wishes = wishes(&connection.bytes()[..head.length], target.asynchronous)?;
+    let wishes = wishes(head.aws(connection.bytes()), target.asynchronous)?;
     if head.expects_continue && claimed.as_ref().is_some_and(Claimed::is_proven) {
         // It asks before it sends: what is no use sending is refused here.
         host.know(name.name).await;
@@ -243,9 +242,12 @@ pub fn not_found(host: &Host, name: FunctionName<'_>, why: &str) -> ApiError {
     ApiError::not_found(format!("Function not found: {arn}{why}"))
 }
 
-fn wishes(head: &[u8], asynchronous: bool) -> Result<Wishes, ApiError> {
+fn wishes<'a>(
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    asynchronous: bool,
+) -> Result<Wishes, ApiError> {
     let mut wishes = Wishes { event: asynchronous, ..Wishes::default() };
-    for (name, value) in fields(head, "x-amz") {
+    for (name, value) in fields {
         match name.len() {
             21 if name.eq_ignore_ascii_case(b"x-amz-invocation-type") => match value {
                 b"RequestResponse" => {}

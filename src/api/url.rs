@@ -252,7 +252,7 @@ impl Request<'_> {
         event.raw(",\"headers\":{");
         let mut comma = "";
         // A hundred names at most, but in a long text: it is read once.
-        let all: Vec<(&[u8], &[u8])> = fields(self.bytes, "").collect();
+        let all: Vec<(&[u8], &[u8])> = fields(self.bytes).collect();
         for (n, (name, _)) in all.iter().enumerate() {
             let again = |other: &[u8]| other.eq_ignore_ascii_case(name);
             if all[..n].iter().any(|(other, _)| again(other)) || again(b"cookie") {

@@ -62,6 +62,8 @@ pub struct Head {
     pub target: Range<usize>,
     /// Where the value of `Host` stands, the first if there are several; empty if there is none.
     host: Range<usize>,
+    /// Where the lines stand whose names begin with `X-Amz`, from the first to the last of them.
+    aws: Range<usize>,
     /// Bytes of the head, with the empty line that ends it.
     pub length: usize,
     /// How the body is framed.
@@ -80,6 +82,13 @@ impl Head {
     /// The host that the client asks, of the bytes that the head stands in; empty if it said none.
     pub fn host<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         bytes.get(self.host.clone()).unwrap_or_default()
+    }
+
+    /// The fields whose names begin with `X-Amz` (any case), in order, of the bytes that the head
+    /// stands in.
+    pub fn aws<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let lines = bytes.get(self.aws.clone()).unwrap_or_default();
+        fields(lines).filter(|(name, _)| is_aws(name))
     }
 }
 
@@ -118,6 +127,7 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Refused> {
         method,
         target: range(request.path.unwrap_or_default().as_bytes()),
         host: 0..0,
+        aws: 0..0,
         length: bytes.len(),
         body: BodyKind::Length(0),
         expects_continue: false,
@@ -129,6 +139,10 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Refused> {
     let mut hosts = 0;
     for field in request.headers.iter() {
         let value = field.value.trim_ascii();
+        if is_aws(field.name.as_bytes()) {
+            let line = range(field.name.as_bytes()).start..range(field.value).end;
+            head.aws = if head.aws.is_empty() { line } else { head.aws.start..line.end };
+        }
         match field.name.len() {
             4 if field.name.eq_ignore_ascii_case("host") => {
                 if hosts == 0 {
@@ -228,18 +242,20 @@ impl Framing {
     }
 }
 
-/// The fields of a head (or of trailers) that was parsed before whose names begin with `prefix` (any
-/// case), in order. Names are ASCII.
-pub fn fields<'a>(head: &'a [u8], prefix: &str) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+/// The fields of a head (or of lines of one, or of trailers) that was parsed before, in order. Names
+/// are ASCII.
+pub fn fields(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     // The request line has a space before any colon; a field name never has one.
-    lines(head).filter_map(move |line| {
-        if !line.get(..prefix.len())?.eq_ignore_ascii_case(prefix.as_bytes()) {
-            return None;
-        }
+    lines(head).filter_map(|line| {
         let at = line.iter().position(|byte| matches!(byte, b':' | b' '))?;
         let value = line[at..].strip_prefix(b":")?;
         Some((&line[..at], value.trim_ascii()))
     })
+}
+
+fn is_aws(name: &[u8]) -> bool {
+    // Most names do not begin like that.
+    matches!(name, [b'x' | b'X', b'-', a, m, z, ..] if [*a, *m, *z].eq_ignore_ascii_case(b"amz"))
 }
 
 /// The values of the fields `name` (any case), in order.
@@ -357,11 +373,32 @@ mod tests {
         assert_eq!(field(text, "host"), Some(&b"x:1"[..]));
         assert_eq!(field(text, "empty"), Some(&b""[..]));
         assert_eq!(field(text, "GET /a"), None);
-        assert_eq!(fields(text, "").count(), 3);
-        let field = (&b"X-Amz-Log-Type"[..], &b"Tail"[..]);
-        assert_eq!(fields(text, "x-amz").collect::<Vec<_>>(), [field]);
-        assert_eq!(fields(text, "get ").count(), 0);
+        assert_eq!(fields(text).count(), 3);
         let twice = b"A: 1\nAB: 2\na:3\n";
         assert_eq!(values(twice, "a").collect::<Vec<_>>(), [b"1", b"3"]);
+    }
+
+    #[test]
+    fn fields_of_aws_are_those_of_its_prefix() {
+        for (lines, expected) in [
+            ("", &[][..]),
+            ("X-Am: 1\nX-Forwarded-For: 2\nXAmz: 3", &[]),
+            ("X-Amz-Log-Type:  Tail", &[("X-Amz-Log-Type", "Tail")]),
+            (
+                "x-amzn-trace-id: a\nAccept: x-amz-b: c\nX-AMZ-Date:\nUser-Agent: d",
+                &[("x-amzn-trace-id", "a"), ("X-AMZ-Date", "")],
+            ),
+        ] {
+            let text = format!("POST /x-amz: HTTP/1.1\nHost: a\n{lines}");
+            let head = head(text.trim_end()).expect("valid");
+            let bytes = format!("{}\r\n\r\n{{}}", text.trim_end().replace('\n', "\r\n"));
+            let found: Vec<_> = head
+                .aws(bytes.as_bytes())
+                .map(|(name, value)| {
+                    (str::from_utf8(name).unwrap(), str::from_utf8(value).unwrap())
+                })
+                .collect();
+            assert_eq!(found, expected, "{lines}");
+        }
     }
 }
