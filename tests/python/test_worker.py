@@ -133,10 +133,14 @@ class Surroundings(Case):
             opt = os.path.join(folder, "opt", "python")
             os.makedirs(opt)
             os.makedirs(os.path.join(folder, "linked"))
+            os.makedirs(os.path.join(folder, "awslambdaric"))
             for path, text in (
                 ("json.py", "raise SystemExit('mine')"),
                 ("logging.py", "raise SystemExit('mine')"),
                 ("traceback.py", "raise SystemExit('mine')"),
+                # As in a package that was made for a container image.
+                ("awslambdaric/__init__.py", ""),
+                ("awslambdaric/lambda_context.py", "raise SystemExit('mine')"),
                 ("opt/python/layered.py", ""),
                 ("linked/mine.py", ""),
                 ("linked.pth", "linked\n"),
@@ -151,6 +155,9 @@ class Surroundings(Case):
             self.assertFalse(places[1].startswith(folder))
             self.assertEqual(places[2:], [opt + "/layered.py", folder + "/linked/mine.py"])
             self.end(worker)
+            zygote = Process(folder, "plain.shadowed", variables, zygote=True)
+            self.assertEqual(zygote.wire.expect_ready(), b"\1")
+            self.end(zygote)
 
     def test_names_of_aws(self):
         worker = self.start("plain.kinds")

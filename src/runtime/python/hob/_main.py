@@ -6,6 +6,8 @@ The zygote's part is `_zygote`, which nobody else imports.
 import os
 import sys
 
+# Now, while the path has nothing of the function's, which may bring a copy of AWS's client.
+import awslambdaric.lambda_context
 import hob
 
 from . import _handler, _logs
