@@ -385,7 +385,7 @@ fn workers_of_the_old_server_may_call_the_new_one(reaper: &[&str]) {
     let mut line = Line::new(site, &[reaper, &["--config", config.to_str().unwrap()]].concat());
     let mut conn = line.unix();
     let env = ok(&mut conn, "demo", "{\"do\":\"env\"}")["env"].clone();
-    conn.begin("demo", &format!("{{\"do\":\"sleep\",\"n\":{}}}", 2000 * slower()));
+    conn.begin("demo", &format!("{{\"do\":\"sleep\",\"n\":{}}}", 4000 * slower()));
     let in_flight = || (line.server.get("/hob/server")["in_flight"] == 1).then_some(());
     eventually("it runs", in_flight);
     let text = |name: &str| env[name].as_str().unwrap().to_owned();
