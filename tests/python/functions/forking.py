@@ -194,6 +194,8 @@ def thread(event, context):
             started.set()
             ended.wait()
 
+    if threading.main_thread().native_id != os.getpid():
+        return "the main thread is %d" % threading.main_thread().native_id
     ended = threading.Event()
     thread = threading.Thread(target=busy)
     thread.start()

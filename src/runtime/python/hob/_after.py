@@ -16,6 +16,10 @@ def cut():
     if threading is None or not _main_only(threading):
         return steps
     _replace(steps, threading, "_after_fork", _nothing)
+    # The one thing that a fork changes. Python itself has not always seen to it.
+    renumber = getattr(threading.main_thread(), "_set_native_id", None)
+    if renumber is not None:
+        steps.append((renumber, ()))
     logging = sys.modules.get("logging")
     if logging is not None:
         _replace(steps, logging, "_after_at_fork_child_reinit_locks", _unlock)
