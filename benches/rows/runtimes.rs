@@ -25,7 +25,12 @@ fn function(runtime: &str, more: &str) -> String {
 /// Times cold starts from spares: each is waited for before it is wanted.
 fn spared(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
     let one = |_| {
-        server.spare_waits(name);
+        // A spare is for what is called again and again: on a machine with other work, once more.
+        let mut calls = 0;
+        while !server.spare_waits(name) {
+            assert!(calls < 10, "{name} has no spare");
+            calls += timed(server, name, 2).len();
+        }
         timed(server, name, 1)[0]
     };
     (0..rounds).map(one).collect()
