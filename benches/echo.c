@@ -16,10 +16,9 @@ static int once(void) {
 int main(int argc, char **argv) {
     (void)argv;
     if (argc > 1) return once();
-    if (write(0, wire_hello, sizeof wire_hello) < 0) return 1;
+    if (write(wire_out, wire_hello, sizeof wire_hello) < 0) return 1;
     for (size_t have = 0;;) {
-        wire_wait();
-        ssize_t n = read(0, in + have, sizeof in - have);
+        ssize_t n = read(wire_events, in + have, sizeof in - have);
         if (n <= 0) return 0;
         have += n;
         size_t whole = wire_whole(in, have), id_length;
@@ -30,7 +29,7 @@ int main(int argc, char **argv) {
         if (length > 6 && !memcmp(event, "\"crash", 6)) _exit(9);
         memcpy(out + 5 + id_length, event, length);
         length = wire_reply(out, in, id_length, length);
-        if (write(0, out, length) < 0) return 1;
+        if (write(wire_out, out, length) < 0) return 1;
         have = 0;
     }
 }

@@ -1,10 +1,12 @@
 // What a worker in C needs of hob's wire.
-#include <poll.h>
 #include <stdint.h>
 #include <string.h>
 
 // The first words of a worker: hello, and ready.
-static const unsigned char wire_hello[] = {2, 0, 0, 0, 0, 1, 1, 0, 0, 0, 1};
+static const unsigned char wire_hello[] = {2, 0, 0, 0, 0, 5, 1, 0, 0, 0, 1};
+
+// What a worker reads its events from, and writes to.
+enum { wire_events = 3, wire_out = 0 };
 
 static unsigned char *wire_varint(unsigned char *p, uint64_t *value) {
     int shift = 0;
@@ -12,12 +14,6 @@ static unsigned char *wire_varint(unsigned char *p, uint64_t *value) {
         *value |= (uint64_t)(*p & 127) << shift;
         if (!(*p++ & 128)) return p;
     }
-}
-
-// Waits for an event. A read would wait too, but a Unix socket wakes it when the host takes a reply.
-static void wire_wait(void) {
-    struct pollfd events = {0, POLLIN, 0};
-    poll(&events, 1, -1);
 }
 
 // An invocation: its number, a deadline, five texts; the rest is the event, which this finds. The

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use common::{Site, eventually, example};
-use hob::wire::{Context, FRAME_MAX, FromWorker, PROTOCOL, ToWorker, decode, encode};
+use hob::wire::{Context, FRAME_MAX, FromWorker, PIPES, PROTOCOL, ToWorker, decode, encode};
 
 fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -22,10 +22,15 @@ fn project() -> &'static Path {
 
 #[test]
 fn a_handler_speaks_what_its_host_understands() {
-    let run = |host: &str| {
+    let run = |host: &str, has_pipe: bool| {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
-        let mut command = Command::new(example("hello-native"));
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        // The shell has the pipe in place of its standard error.
+        let place = if has_pipe { "3<&2 2>&1" } else { "3<&- 2>&1" };
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec \"$0\" {place}")]).arg(example("hello-native"));
         command.env("HOB_WIRE", host).stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        command.stderr(OwnedFd::from(reader));
         let mut child = command.spawn().unwrap();
         drop(command);
         let context = Context {
@@ -39,7 +44,13 @@ fn a_handler_speaks_what_its_host_understands() {
         };
         let mut frame = [0; 64];
         let length = encode(&ToWorker::Invoke(context), 2, &mut frame).unwrap();
-        ours.write_all(&[&frame[..length], b"{}"].concat()).unwrap();
+        let frame = [&frame[..length], b"{}"].concat();
+        if has_pipe {
+            writer.write_all(&frame).unwrap();
+        } else {
+            ours.write_all(&frame).unwrap();
+        }
+        drop(writer);
         ours.shutdown(Shutdown::Write).unwrap();
         let mut said = Vec::new();
         ours.read_to_end(&mut said).unwrap();
@@ -52,11 +63,14 @@ fn a_handler_speaks_what_its_host_understands() {
         messages
     };
     let (ready, reply) = (FromWorker::Ready, FromWorker::Reply { id: 1 });
-    assert_eq!(run("3"), [FromWorker::Hello { protocol: 3 }, ready, reply, ready]);
-    let now = run("200");
-    let hello = FromWorker::Hello { protocol: PROTOCOL };
-    let FromWorker::Memory { kib: 100.. } = now[2] else { panic!("{now:?}") };
-    assert_eq!([now[0], now[1], now[3], now[4]], [hello, ready, reply, ready]);
+    // An older host gives it no pipe; a program in between may have closed that.
+    assert_eq!(run("3", false), [FromWorker::Hello { protocol: 3 }, ready, reply, ready]);
+    for (has_pipe, protocol) in [(true, PROTOCOL), (false, PIPES - 1)] {
+        let now = run("200", has_pipe);
+        let hello = FromWorker::Hello { protocol };
+        let FromWorker::Memory { kib: 100.. } = now[2] else { panic!("{now:?}") };
+        assert_eq!([now[0], now[1], now[3], now[4]], [hello, ready, reply, ready]);
+    }
 }
 
 /// Copies the example functions; what they link to is what this test run has built.

@@ -239,7 +239,7 @@ impl Host {
         }
         let system = |error: std::io::Error| note_refusal(version, &error.into());
         let null = File::open("/dev/null").map_err(system)?;
-        let log = birth.ends.1.as_fd();
+        let log = birth.log.as_fd();
         let environment: Vec<CString> =
             birth.environment.iter().filter(|pair| is_for_extensions(pair)).cloned().collect();
         let mut namespace: Option<File> = None;

@@ -204,10 +204,10 @@ impl Host {
 
     async fn make_spare(self: &Rc<Self>, version: &Rc<Version>) -> std::io::Result<Option<Spare>> {
         let (output, log) = self.log_pipe()?;
-        let (talk, wire) = native::Talk::open(&self.reactor)?;
+        let (talk, wire) = native::Talk::open(&self.reactor, &version.config.runtime)?;
         let environment = self.own_environment(version, false);
         let cgroup = self.cgroup(version);
-        let mut birth = Birth { ends: (wire, log), environment, cgroup: cgroup.clone() };
+        let mut birth = Birth { wire, log, environment, cgroup: cgroup.clone() };
         let process = if version.forks(self.reactor.now()) {
             if matches!(version.config.runtime, Runtime::Python(_)) {
                 // It has time for the page copies that its first invocation would wait for.

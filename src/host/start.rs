@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::PipeWriter;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use super::Host;
@@ -49,8 +49,10 @@ impl From<rustix::io::Errno> for Refused {
 
 /// What a worker on the wire is started with, or forked.
 pub(super) struct Birth {
-    /// Its end of the wire, or what it reads in place of one, and its end of its log.
-    pub ends: (OwnedFd, PipeWriter),
+    /// Its ends of the wire, or what it reads in place of one.
+    pub wire: native::Ends,
+    /// Its end of its log.
+    pub log: PipeWriter,
     /// What its environment has besides its version's.
     pub environment: Vec<CString>,
     /// The control group that it enters.
@@ -71,7 +73,7 @@ impl Birth {
         join: Option<BorrowedFd<'_>>,
         start: impl FnOnce(&Seat<'_>) -> T,
     ) -> T {
-        let (talk, log) = (self.ends.0.as_fd(), self.ends.1.as_fd());
+        let (socket, log) = (self.wire.socket.as_fd(), self.log.as_fd());
         let environment = &self.environment;
         let door = self.door();
         let cgroup = door.as_ref().map(File::as_fd);
@@ -79,12 +81,15 @@ impl Birth {
         // it not block before its event loop is loaded.
         if matches!(version.config.runtime, Runtime::Node(_))
             && let Ok(null) = File::open("/dev/null")
-            && rustix::io::ioctl_fionbio(talk, true).is_ok()
+            && rustix::io::ioctl_fionbio(socket, true).is_ok()
         {
-            let stdio = &[null.as_fd(), log, log, talk];
+            let stdio = &[null.as_fd(), log, log, socket];
             return start(&Seat { environment, stdio, join, cgroup });
         }
-        start(&Seat { environment, stdio: &[talk, log, log], join, cgroup })
+        let events = self.wire.events.as_ref().map_or(log, |events| events.as_fd());
+        let stdio = &[socket, log, log, events];
+        let count = if self.wire.events.is_some() { 4 } else { 3 };
+        start(&Seat { environment, stdio: &stdio[..count], join, cgroup })
     }
 }
 
@@ -200,12 +205,12 @@ impl Host {
                 (self.processes.spawn(&version.launch, &seat)?, Talk::Exec(Box::new(talk)))
             }
             Runtime::Native | Runtime::Python(_) | Runtime::Node(_) => {
-                let (talk, wire) = native::Talk::open(&self.reactor)?;
+                let (talk, wire) = native::Talk::open(&self.reactor, &version.config.runtime)?;
                 if version.has_crew(now) {
                     let address = self.runtime_api.address(self, id)?;
                     environment.push(variable("AWS_LAMBDA_RUNTIME_API", address));
                 }
-                let birth = Birth { ends: (wire, log_end), environment, cgroup: cgroup.clone() };
+                let birth = Birth { wire, log: log_end, environment, cgroup: cgroup.clone() };
                 if version.forks(now) || version.has_crew(now) {
                     let worker =
                         made(self.processes.expect(), (output, Talk::Native(talk)), cgroup);
@@ -217,9 +222,10 @@ impl Host {
             Runtime::Provided(_) => {
                 let address = self.runtime_api.address(self, id)?;
                 environment.push(variable("AWS_LAMBDA_RUNTIME_API", address));
-                let null = File::open("/dev/null")?.into();
+                let socket = File::open("/dev/null")?.into();
+                let wire = native::Ends { socket, events: None };
                 let talk = Talk::Provided(Box::default());
-                let birth = Birth { ends: (null, log_end), environment, cgroup: cgroup.clone() };
+                let birth = Birth { wire, log: log_end, environment, cgroup: cgroup.clone() };
                 if version.has_crew(now) {
                     let worker = made(self.processes.expect(), (output, talk), cgroup);
                     return Ok((worker, Some(Box::new(birth))));

@@ -233,7 +233,8 @@ impl Host {
         process: &Process,
         birth: &Birth,
     ) -> Born {
-        let (wire, log) = &birth.ends;
+        let mut gifts = vec![birth.wire.socket.as_fd(), birth.log.as_fd()];
+        gifts.extend(birth.wire.events.as_ref().map(AsFd::as_fd));
         let mut pairs: Vec<_> =
             birth.environment.iter().map(|pair| pair.to_string_lossy()).collect();
         if let Some(cgroup) = &birth.cgroup {
@@ -241,7 +242,7 @@ impl Host {
         }
         let environment = pairs.join("\0");
         let asked = self.reactor.now();
-        let serial = match zygote.talk.ask(&environment, [wire.as_fd(), log.as_fd()]) {
+        let serial = match zygote.talk.ask(&environment, &gifts) {
             Ok(serial) => serial,
             Err(error) => {
                 zygote.version.is_unforkable(

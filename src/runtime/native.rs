@@ -1,4 +1,4 @@
-//! Workers on the wire: one socket, frames both ways.
+//! Workers on the wire: a pipe with frames to the worker, and a socket with its own.
 
 use std::cell::Cell;
 use std::io::IoSlice;
@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use rustix::net::Shutdown;
 
+use crate::function::config::Runtime;
 use crate::function::name::Arn;
 use crate::host::Host;
 use crate::host::invocation::{Mishap, Payload};
@@ -19,8 +20,8 @@ use crate::io::{Buffer, Io, Reactor};
 use crate::limits::{BUFFER_SIZE, EXIT_MS};
 use crate::pool::InvocationId;
 use crate::wire::{
-    self, Error, FRAME_MAX, FromWorker, HEADER_MAX, MEMORY, PIECE_MAX, PREFIX, PROTOCOL, STREAMS,
-    ToWorker, decode, encode,
+    self, Error, FRAME_MAX, FromWorker, HEADER_MAX, MEMORY, PIECE_MAX, PIPES, PREFIX, PROTOCOL,
+    STREAMS, ToWorker, decode, encode,
 };
 
 /// Where the conversation stands.
@@ -42,20 +43,30 @@ enum Stage {
     Failed,
 }
 
-/// The host's end of a worker's socket.
+/// The host's ends of a worker's socket and pipe.
 pub struct Talk {
     socket: Io<OwnedFd>,
+    /// What it is told goes this way, unless its protocol knows of sockets alone.
+    pipe: Cell<Option<Io<OwnedFd>>>,
     stage: Cell<Stage>,
     /// The protocol that the worker speaks.
     protocol: Cell<u8>,
     /// It is gone: what it said last does not wait for anybody.
     last: Cell<bool>,
     serial: Cell<u32>,
-    /// What the socket did not take at once. On the heap: it is rare, and workers are many.
+    /// What was not taken at once. On the heap: it is rare, and workers are many.
     unsent: Cell<Option<Box<Unsent>>>,
     writer: Cell<Option<Waker>>,
     /// The start of a frame.
     unread: Cell<Option<Buffer>>,
+}
+
+/// What a worker is started with.
+pub struct Ends {
+    /// Frames both ways, or where there is a pipe the worker's own.
+    pub socket: OwnedFd,
+    /// The pipe with what it is told.
+    pub events: Option<OwnedFd>,
 }
 
 struct Unsent {
@@ -66,22 +77,31 @@ struct Unsent {
 
 impl Unsent {
     /// Sends as much as goes; true if that was all.
-    fn send(&mut self, socket: &Io<OwnedFd>) -> std::io::Result<bool> {
+    fn send(&mut self, to: &Io<OwnedFd>) -> std::io::Result<bool> {
         let event = self.payload.as_deref().unwrap_or(EMPTY);
         let mut parts = [IoSlice::new(&self.header), IoSlice::new(event)];
         let mut parts = &mut parts[..];
         IoSlice::advance_slices(&mut parts, self.sent);
-        self.sent += socket.try_write(parts)?;
+        self.sent += to.try_write(parts)?;
         Ok(self.sent == self.header.len() + event.len())
     }
 }
 
 impl Talk {
-    /// A new conversation, and the worker's end of it.
-    pub fn open(reactor: &Rc<Reactor>) -> std::io::Result<(Talk, OwnedFd)> {
+    /// A new conversation, and the worker's ends of it.
+    pub fn open(reactor: &Rc<Reactor>, runtime: &Runtime) -> std::io::Result<(Talk, Ends)> {
         let (socket, theirs) = Io::pair(reactor)?;
+        let (mut pipe, mut events) = (None, None);
+        // Node's event loop has one descriptor for both ways, and is not woken in vain by it.
+        if !matches!(runtime, Runtime::Node(_)) {
+            let (theirs, ours) = std::io::pipe()?;
+            rustix::io::ioctl_fionbio(&ours, true)?;
+            pipe = Some(Io::new(reactor, OwnedFd::from(ours))?);
+            events = Some(theirs.into());
+        }
         let talk = Talk {
             socket,
+            pipe: Cell::new(pipe),
             stage: Cell::new(Stage::Silent),
             protocol: Cell::new(0),
             last: Cell::new(false),
@@ -90,10 +110,10 @@ impl Talk {
             writer: Cell::default(),
             unread: Cell::default(),
         };
-        Ok((talk, theirs))
+        Ok((talk, Ends { socket: theirs, events }))
     }
 
-    /// Sends an invocation: at once as far as the socket takes it, the rest as it goes.
+    /// Sends an invocation: at once as far as it is taken, the rest as it goes.
     pub fn dispatch(&self, host: &Host, worker: &Worker, id: InvocationId) {
         let serial = self.serial.get().wrapping_add(1);
         self.serial.set(serial);
@@ -129,7 +149,8 @@ impl Talk {
         let event = payload.as_deref().unwrap_or(EMPTY);
         let parts = [IoSlice::new(header), IoSlice::new(event)];
         // A failure shows itself as the end of the process.
-        let sent = self.socket.try_write(&parts).unwrap_or(header.len() + event.len());
+        let sent = self.with_way(|way| way.try_write(&parts));
+        let sent = sent.unwrap_or(header.len() + event.len());
         if sent < header.len() + event.len() {
             self.unsent.set(Some(Box::new(Unsent { header: header.to_vec(), payload, sent })));
             if let Some(waker) = self.writer.take() {
@@ -138,8 +159,17 @@ impl Talk {
         }
     }
 
+    /// Does something with the descriptor that the worker is told things by.
+    fn with_way<R>(&self, what: impl FnOnce(&Io<OwnedFd>) -> R) -> R {
+        let pipe = self.pipe.take();
+        let result = what(pipe.as_ref().unwrap_or(&self.socket));
+        self.pipe.set(pipe);
+        result
+    }
+
     /// Ends the host's side: the worker reads the end of the stream.
     pub fn hang_up(&self) {
+        self.pipe.set(None);
         if self.socket.has_ended() {
             // It hung up itself, or is gone.
             return;
@@ -189,11 +219,11 @@ impl Talk {
 
     fn poll_send(&self, cx: &Context<'_>) {
         while let Some(mut unsent) = self.unsent.take() {
-            if self.socket.poll_ready(cx, Interest::Write).is_pending() {
+            if self.with_way(|way| way.poll_ready(cx, Interest::Write)).is_pending() {
                 self.unsent.set(Some(unsent));
                 return;
             }
-            match unsent.send(&self.socket) {
+            match self.with_way(|way| unsent.send(way)) {
                 Ok(true) => {}
                 Ok(false) => self.unsent.set(Some(unsent)),
                 // The end of its process says more.
@@ -252,6 +282,14 @@ impl Talk {
         Poll::Ready(())
     }
 
+    /// It said hello, and which protocol it speaks.
+    fn greeted(&self, protocol: u8) {
+        self.protocol.set(protocol);
+        if protocol < PIPES {
+            self.pipe.set(None);
+        }
+    }
+
     /// Acts on a message, if it is in order.
     fn hear(
         &self,
@@ -297,7 +335,7 @@ impl Talk {
         };
         self.stage.set(stage);
         match message {
-            FromWorker::Hello { protocol } => self.protocol.set(protocol),
+            FromWorker::Hello { protocol } => self.greeted(protocol),
             FromWorker::Ready => host.asked(worker),
             FromWorker::Stream { .. } => {
                 host.stream_begins(worker, &payload);

@@ -15,13 +15,16 @@ use serde::{Deserialize, Serialize};
 pub use frame::{Frame, HEADER_MAX, PREFIX, decode, encode};
 
 /// The protocol of this build. A worker names its own in [`FromWorker::Hello`].
-pub const PROTOCOL: u8 = 4;
+pub const PROTOCOL: u8 = 5;
 
 /// The first protocol with replies in pieces.
 pub const STREAMS: u8 = 3;
 
 /// The first protocol in which workers tell their memory.
 pub const MEMORY: u8 = 4;
+
+/// The first protocol in which workers read what they are told from a pipe.
+pub const PIPES: u8 = 5;
 
 /// Most bytes of a piece of a reply.
 pub const PIECE_MAX: usize = crate::limits::STREAM_PIECE_MAX;
@@ -64,8 +67,8 @@ impl core::error::Error for Error {}
 pub enum ToWorker<'a> {
     /// Run the handler once.
     Invoke(#[serde(borrow)] Context<'a>),
-    /// Fork a worker. Two descriptors come with its first byte: the worker's socket, and where it
-    /// writes its log.
+    /// Fork a worker. Descriptors come with its first byte: the worker's socket, where it writes its
+    /// log, and since [`PIPES`] the pipe that its events come by.
     Fork {
         /// Echoed in the answer.
         id: u32,

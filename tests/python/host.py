@@ -96,12 +96,37 @@ def wait_for(readable):
 
 
 class Stream:
-    """Our end of a wire."""
+    """Our ends of a wire: the socket, and with `events` the pipe for what we tell. `given` are the
+    worker's ends."""
 
-    def __init__(self, ours):
-        self.socket = ours
+    def __init__(self, events=True):
+        self.socket, theirs = socket.socketpair()
         self.socket.settimeout(LIMIT_S)
+        self.given = [theirs.detach()]
+        self.way = self.socket.fileno()
+        if events:
+            end, self.way = os.pipe()
+            self.given.append(end)
+        self.hello = b"\0\5" if events else b"\0\4"
         self.data = b""
+
+    def give(self):
+        """They have theirs."""
+        for end in self.given:
+            os.close(end)
+
+    def tell(self, data):
+        """Sends all of it, the way that events go."""
+        os.set_blocking(self.way, False)
+        while data:
+            assert select.select([], [self.way], [], LIMIT_S)[1], "nobody reads"
+            data = data[os.write(self.way, data) :]
+        os.set_blocking(self.way, True)
+
+    def close(self):
+        if self.way != self.socket.fileno():
+            os.close(self.way)
+        self.socket.close()
 
     def next(self):
         """A message without its length; None at the end of the stream."""
@@ -126,14 +151,14 @@ class Stream:
         message = self.next()
         if message is None:
             return None
-        assert message == b"\0\2", message
+        assert message == self.hello, message
         message = self.next()
         assert message is None or message == b"\1" or message[:1] == b"\4", message
         return message
 
     def invoke(self, event, number):
         """("reply" or "error", the payload), or None if the worker ends."""
-        self.socket.sendall(invocation(event, number))
+        self.tell(invocation(event, number))
         message = self.next()
         if message is None:
             return None
@@ -142,6 +167,28 @@ class Stream:
         assert message.startswith(head), (message[:8], number)
         assert self.next() == b"\1"
         return kind, message[len(head) :]
+
+
+def place(given):
+    """In a new process: the pipe with the events to where a worker finds it, and nothing else."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            os.set_inheritable(int(name), int(name) < EVENTS)
+        except OSError:
+            pass  # The listing's own.
+    if len(given) > 1:
+        os.dup2(given[1], EVENTS)
+        os.set_inheritable(EVENTS, True)
+
+
+# A worker's descriptor for its events. In this process it is taken, so that it is none of those that
+# a new process is made with.
+EVENTS = 3
+try:
+    os.fstat(EVENTS)
+except OSError:
+    # The lowest that is free.
+    os.open("/dev/null", os.O_RDONLY)
 
 
 class Log:
@@ -166,30 +213,34 @@ class Log:
 class Process:
     """A worker or a zygote that was started by us."""
 
-    def __init__(self, folder, handler, variables=None, zygote=False):
+    def __init__(self, folder, handler, variables=None, zygote=False, events=True):
         self.log = Log()
-        ours, theirs = socket.socketpair()
-        self.wire = Stream(ours)
+        self.wire = Stream(events and not zygote)
+        # A zygote's conversation is on its socket, but it knows of pipes.
+        self.wire.hello = b"\0\5" if zygote else self.wire.hello
         variables = dict(variables or {}, _HANDLER=handler, LAMBDA_TASK_ROOT=folder)
         if zygote:
             variables["HOB_ZYGOTE"] = "1"
         entry = os.path.join(runtime(), "bootstrap.py")
         self.process = subprocess.Popen(
             [sys.executable, "-u", entry],
-            stdin=theirs,
+            stdin=self.wire.given[0],
             stdout=self.log.given,
             stderr=self.log.given,
             cwd=folder,
             env=environment(variables),
             start_new_session=True,
+            # `place` sees to the rest.
+            close_fds=False,
+            preexec_fn=lambda: place(self.wire.given),
         )
         self.pid = self.process.pid
-        theirs.close()
+        self.wire.give()
         os.close(self.log.given)
 
     def end(self):
         """Ends the stream; the exit status."""
-        self.wire.socket.close()
+        self.wire.close()
         return self.wait()
 
     def wait(self):
@@ -203,14 +254,14 @@ class Forked:
 
     def __init__(self, zygote, variables=""):
         self.log = Log()
-        ours, theirs = socket.socketpair()
-        self.wire = Stream(ours)
+        self.wire = Stream()
         Forked._next += 100
         self.number = Forked._next
         head = b"\1" + varint(self.number) + text(variables)
-        given = [theirs.fileno(), self.log.given]
+        theirs, events = self.wire.given
+        given = [theirs, self.log.given, events]
         socket.send_fds(zygote.wire.socket, [frame(head)], given)
-        theirs.close()
+        self.wire.give()
         os.close(self.log.given)
         answer = zygote.wire.next()
         head = b"\5" + varint(self.number)
@@ -220,7 +271,7 @@ class Forked:
             self.pid |= (byte & 127) << 7 * at
 
     def end(self):
-        self.wire.socket.close()
+        self.wire.close()
         return self.wait()
 
     def wait(self):

@@ -42,7 +42,7 @@ class Wire(Case):
             event = Event(b'{"n": %d}' % number, trace="t" * 200)
             whole = host.invocation(event, number)
             for at in range(len(whole)):
-                worker.wire.socket.sendall(whole[at : at + 1])
+                worker.wire.tell(whole[at : at + 1])
             answer = b"\2" + host.varint(number) + b'{"n": %d}' % number
             self.assertEqual(worker.wire.next(), answer)
             self.assertEqual(worker.wire.next(), b"\1")
@@ -59,7 +59,7 @@ class Wire(Case):
     def test_a_signal_in_the_middle_of_a_reply(self):
         worker = self.start("forking.large", {"DOING": "term-noted"})
         event = host.invocation(EVENT, 9)
-        worker.wire.socket.sendall(event)
+        worker.wire.tell(event)
         held = bytearray(4)
         while int.from_bytes(held, sys.byteorder) < 50_000:
             # It has begun to write, and cannot end before we read.
@@ -80,13 +80,22 @@ class Wire(Case):
             host.frame(b"\0" + good) * 2,
         ):
             worker = self.start("plain.echo")
-            worker.wire.socket.sendall(data)
+            worker.wire.tell(data)
             self.assertIsNone(worker.wire.next())
             self.assertIn(b"Traceback", self.end(worker, status=1))
 
+    def test_without_a_pipe(self):
+        """Behind a program that closed it, events come by the socket."""
+        worker = host.Process(FUNCTIONS, "plain.echo", events=False)
+        self.assertEqual(worker.wire.expect_ready(), b"\1")
+        for size in (10, 6_000_000):
+            payload = b'"' + b"x" * size + b'"'
+            self.assertEqual(worker.wire.invoke(Event(payload), 5), ("reply", payload))
+        self.assertEqual(self.end(worker), b"")
+
     def test_half_an_event(self):
         worker = self.start("plain.echo")
-        worker.wire.socket.sendall(b"\xff\0\0\0\0\1")
+        worker.wire.tell(b"\xff\0\0\0\0\1")
         self.assertEqual(self.end(worker), b"")
 
     def test_text_that_is_no_utf8(self):
@@ -119,8 +128,8 @@ class Surroundings(Case):
         )
         self.assertEqual(seen["path"].count(runtime), 1)
         self.assertEqual((seen["stdin"], seen["hob"], seen["cwd"]), ("", [], FUNCTIONS))
-        # The wire is the one besides the log, and the listing's own.
-        self.assertEqual(len(seen["descriptors"]), 5)
+        # The wire and its events are those besides the log, and the listing's own.
+        self.assertEqual(len(seen["descriptors"]), 6)
         # What costs more than Python's own start is not imported before somebody needs it.
         present = bare()
         for heavy in ("json", "logging", "traceback", "re", "ctypes", "socket", "_socket"):

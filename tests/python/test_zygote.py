@@ -48,7 +48,7 @@ class Case(unittest.TestCase):
     def unfit(self, doing, handler="forking.handler"):
         """The zygote that refuses, and why."""
         first = zygote(doing, handler=handler)
-        self.assertEqual(first.wire.next(), b"\0\2")
+        self.assertEqual(first.wire.next(), b"\0\5")
         message = first.wire.next()
         self.assertEqual(message[:1], b"\6", message)
         return first, message[1:].decode()
@@ -165,12 +165,12 @@ class Forking(Case):
             asked = []
             for number in range(5):
                 log = host.Log()
-                ours, theirs = host.socket.socketpair()
+                wire = host.Stream()
                 head = host.frame(b"\1" + host.varint(number) + host.text("NEW=%d" % number))
-                host.socket.send_fds(first.wire.socket, [head], [theirs.fileno(), log.given])
-                theirs.close()
+                host.socket.send_fds(first.wire.socket, [head], [wire.given[0], log.given, wire.given[1]])
+                wire.give()
                 os.close(log.given)
-                asked.append((host.Stream(ours), log))
+                asked.append((wire, log))
             # Each worker answers for itself.
             answers = {first.wire.next()[:2] for _ in range(5)}
             self.assertEqual(answers, {bytes((5, number)) for number in range(5)})
@@ -178,7 +178,7 @@ class Forking(Case):
                 self.assertEqual(wire.expect_ready(), b"\1")
                 reply = json.loads(wire.invoke(EVENT, 9)[1])
                 self.assertEqual(reply["environment"]["NEW"], str(number))
-                wire.socket.close()
+                wire.close()
                 os.waitpid(reply["pid"], 0)
                 self.assertEqual(log.read(), b"")
             self.end(first)
@@ -188,20 +188,19 @@ class Forking(Case):
             first = self.fit(way=way)
             for _ in range(2):
                 log = host.Log()
-                ours, theirs = host.socket.socketpair()
+                wire = host.Stream()
                 frame = host.frame(b"\1\7" + host.text("NEW=1"))
-                given = [theirs.fileno(), log.given]
+                given = [wire.given[0], log.given, wire.given[1]]
                 host.socket.send_fds(first.wire.socket, [frame[:1]], given)
                 first.wire.socket.send(frame[1:3])
                 first.wire.socket.send(frame[3:])
-                theirs.close()
+                wire.give()
                 os.close(log.given)
                 self.assertEqual(first.wire.next()[:2], b"\5\7")
-                wire = host.Stream(ours)
                 self.assertEqual(wire.expect_ready(), b"\1")
                 reply = json.loads(wire.invoke(EVENT, 9)[1])
                 self.assertEqual(reply["environment"]["NEW"], "1")
-                ours.close()
+                wire.close()
                 os.waitpid(reply["pid"], 0)
                 self.assertEqual(log.read(), b"")
             self.end(first)
@@ -215,7 +214,7 @@ class Forking(Case):
             self.assertEqual(first.wait(), 1)
             self.assertIn(b"a request without its descriptors", first.log.read())
             self.ask(worker)
-            first.wire.socket.close()
+            first.wire.close()
             self.end(worker)
 
     def test_without_ctypes(self):
@@ -236,7 +235,7 @@ class Forking(Case):
             self.assertEqual(refused.log.read(), b"")
             worker = self.worker(first)
             self.assertEqual(self.ask(worker)["forks"], 2)
-            refused.wire.socket.close()
+            refused.wire.close()
             self.end(worker, first)
 
 
@@ -269,8 +268,8 @@ class Ends(Case):
                 else:
                     self.assertEqual(worker.wait(), 7 if doing else -signal.SIGTERM)
                     self.assertEqual(worker.log.read(), b"handled\n" if doing else b"")
-                    worker.wire.socket.close()
-                first.wire.socket.close()
+                    worker.wire.close()
+                first.wire.close()
 
     def test_init_errors(self):
         for doing in ("fails", "before-fails"):
@@ -338,8 +337,8 @@ class Refusing(Case):
         self.assertEqual(first.wait(), 7)
         self.assertEqual(worker.log.read(), b"handled\natexit %d\n" % first.pid)
         self.assertEqual(first.log.read(), b"")
-        first.wire.socket.close()
-        worker.wire.socket.close()
+        first.wire.close()
+        worker.wire.close()
 
     def test_snapshot_hooks(self):
         expected_before = [["before 2", 0]]

@@ -6,10 +6,9 @@ static unsigned char in[MOST + 8192], out[MOST + 64];
 static char reply[MOST + 16];
 
 int main(void) {
-    if (write(0, wire_hello, sizeof wire_hello) < 0) return 1;
+    if (write(wire_out, wire_hello, sizeof wire_hello) < 0) return 1;
     for (size_t have = 0;;) {
-        wire_wait();
-        ssize_t n = read(0, in + have, sizeof in - have);
+        ssize_t n = read(wire_events, in + have, sizeof in - have);
         if (n <= 0) return 0;
         have += n;
         size_t whole = wire_whole(in, have), id_length;
@@ -18,7 +17,7 @@ int main(void) {
         size_t done = work((char *)event, in + whole - event, reply);
         memcpy(out + 5 + id_length, reply, done);
         done = wire_reply(out, in, id_length, done);
-        if (write(0, out, done) < 0) return 1;
+        if (write(wire_out, out, done) < 0) return 1;
         have = 0;
     }
 }

@@ -12,7 +12,7 @@ use crate::host::spawn::Exit;
 use crate::io::reactor::Interest;
 use crate::io::{Io, Reactor};
 use crate::limits::ZYGOTE_FRAME_MAX;
-use crate::wire::{Error, FromWorker, HEADER_MAX, PROTOCOL, ToWorker, decode, encode};
+use crate::wire::{Error, FromWorker, HEADER_MAX, PIPES, PROTOCOL, ToWorker, decode, encode};
 
 /// Where it stands.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub enum Answer {
 pub struct Talk {
     socket: Io<OwnedFd>,
     stage: RefCell<Stage>,
+    /// The protocol that it speaks.
+    protocol: Cell<u8>,
     unread: RefCell<Vec<u8>>,
     serial: Cell<u32>,
     /// Forks that nobody has taken note of yet: the number of the question, and the process.
@@ -81,6 +83,7 @@ impl Talk {
         let talk = Talk {
             socket,
             stage: RefCell::new(Stage::Silent),
+            protocol: Cell::new(0),
             unread: RefCell::default(),
             serial: Cell::new(0),
             forked: RefCell::default(),
@@ -189,16 +192,19 @@ impl Talk {
         }
     }
 
-    /// Asks for a fork that gets these descriptors. The number of the question.
-    pub fn ask(&self, environment: &str, fds: [BorrowedFd<'_>; 2]) -> std::io::Result<u32> {
+    /// Asks for a fork that gets these descriptors: its socket, its log, and the pipe with its events
+    /// if the zygote knows of those. The number of the question.
+    pub fn ask(&self, environment: &str, gifts: &[BorrowedFd<'_>]) -> std::io::Result<u32> {
         let id = self.serial.get().wrapping_add(1);
         self.serial.set(id);
         let mut frame = [0; HEADER_MAX];
         let length = encode(&ToWorker::Fork { id, environment }, 0, &mut frame)
             .map_err(|error| std::io::Error::other(error.to_string()))?;
-        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut beside = SendAncillaryBuffer::new(&mut space);
-        assert!(beside.push(SendAncillaryMessage::ScmRights(&fds)), "there is room for two");
+        let known = if self.protocol.get() >= PIPES { 3 } else { 2 };
+        let gifts = &gifts[..known.min(gifts.len())];
+        assert!(beside.push(SendAncillaryMessage::ScmRights(gifts)), "there is room for three");
         let parts = [IoSlice::new(&frame[..length])];
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let sent = rustix::net::sendmsg(self.socket.get(), &parts, &mut beside, flags)?;
@@ -259,7 +265,10 @@ impl Talk {
 
     fn hear(&self, message: FromWorker, payload: Vec<u8>) -> Result<(), Error> {
         let stage = match (&*self.stage.borrow(), message) {
-            (Stage::Silent, FromWorker::Hello { protocol: ZYGOTES..=PROTOCOL }) => Stage::Starting,
+            (Stage::Silent, FromWorker::Hello { protocol: protocol @ ZYGOTES..=PROTOCOL }) => {
+                self.protocol.set(protocol);
+                Stage::Starting
+            }
             (Stage::Starting, FromWorker::Ready) => Stage::Ready,
             (Stage::Starting, FromWorker::InitError) => Stage::Failed(payload),
             (Stage::Starting, FromWorker::Unforkable) => {

@@ -2,19 +2,18 @@
 
 extern crate std;
 
+use std::fs::File;
 use std::io::{IoSlice, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
-
-use super::zygote::{fork_workers, memory_kib_max};
+use super::zygote::{fork_workers, inherited_events, memory_kib_max};
 use super::{Context, Report, Stream};
 use crate::wire::{
-    Error, FRAME_MAX, FromWorker, MEMORY, PIECE_MAX, PREFIX, PROTOCOL, ToWorker, decode, encode,
+    Error, FRAME_MAX, FromWorker, MEMORY, PIECE_MAX, PIPES, PREFIX, PROTOCOL, ToWorker, decode,
+    encode,
 };
 
 /// A handler's error: becomes Lambda's `errorType` and `errorMessage`. Anything that implements
@@ -208,21 +207,36 @@ where
     A: FnMut(&mut UnixStream, &[u8], &Context<'_>) -> std::io::Result<()>,
 {
     let mut socket = take_socket()?;
-    if std::env::var_os("HOB_ZYGOTE").is_some() {
+    let mut protocol = protocol();
+    let pipe = if std::env::var_os("HOB_ZYGOTE").is_some() {
         match fork_workers(socket, sharing)? {
-            Some(own) => socket = own,
+            Some((own, pipe)) => {
+                socket = own;
+                pipe
+            }
             None => return Ok(()),
         }
-    }
+    } else if protocol >= PIPES {
+        inherited_events()
+    } else {
+        None
+    };
+    let mut events = match pipe {
+        Some(pipe) => File::from(pipe),
+        None => {
+            protocol = protocol.min(PIPES - 1);
+            File::from(OwnedFd::from(socket.try_clone()?))
+        }
+    };
     let mut answer = make();
     let mut out = [0; 64];
-    let hello = encode(&FromWorker::Hello { protocol: protocol() }, 0, &mut out).map_err(broken)?;
+    let hello = encode(&FromWorker::Hello { protocol }, 0, &mut out).map_err(broken)?;
     let ready = encode(&FromWorker::Ready, 0, &mut out[hello..]).map_err(broken)?;
     socket.write_all(&out[..hello + ready])?;
     // Not one page of it is touched before it is read into.
     let mut input = std::vec![0; FIRST];
     loop {
-        let Some(filled) = receive(&mut socket, &mut input)? else {
+        let Some(filled) = receive(&mut events, &mut input)? else {
             return Ok(());
         };
         let frame =
@@ -247,7 +261,7 @@ impl Failure {
 
 fn take_socket() -> std::io::Result<UnixStream> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
-    let null = std::fs::File::open("/dev/null")?;
+    let null = File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     let socket = UnixStream::from(socket);
     // Fails for anything but a socket, with a message that says so.
@@ -260,14 +274,16 @@ const FIRST: usize = 16 * 1024;
 
 /// Reads exactly one frame into the beginning of `input`, which grows for it and is not cleared for
 /// the next one; its length, or `None` if the stream ends before it.
-fn receive(socket: &mut UnixStream, input: &mut Vec<u8>) -> std::io::Result<Option<usize>> {
+fn receive(events: &mut File, input: &mut Vec<u8>) -> std::io::Result<Option<usize>> {
     let mut filled = 0;
     let mut whole = None;
-    wait(socket)?;
     loop {
         // No more than the frame, once its length is known.
         let room = whole.unwrap_or(FIRST);
-        let n = socket.read(&mut input[filled..room])?;
+        let n = match events.read(&mut input[filled..room]) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         if n == 0 && filled == 0 {
             return Ok(None);
         }
@@ -287,20 +303,6 @@ fn receive(socket: &mut UnixStream, input: &mut Vec<u8>) -> std::io::Result<Opti
             input.resize(size, 0);
         }
         whole = Some(size);
-    }
-}
-
-/// Waits for something to read. Reading would wait as well, but is woken in vain when the host takes a
-/// reply, since a Unix socket tells its writer of the room: two switches of processes more an
-/// invocation, and on one core a fifth of all that it takes.
-fn wait(socket: &UnixStream) -> std::io::Result<()> {
-    let mut waits = [PollFd::new(socket, PollFlags::IN)];
-    loop {
-        match poll(&mut waits, None) {
-            Ok(_) => return Ok(()),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 

@@ -7,7 +7,7 @@
 
 #![allow(
     unsafe_code,
-    reason = "forking, and what is asked of a fork; beside the host's spawn no other file may have any"
+    reason = "forking, what is asked of a fork, and what a start leaves by number; beside the host's spawn no other file may have any"
 )]
 
 extern crate std;
@@ -15,7 +15,7 @@ extern crate std;
 use core::mem::MaybeUninit;
 use std::format;
 use std::io::{IoSliceMut, Result, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::string::{String, ToString};
 use std::vec::Vec;
@@ -25,10 +25,10 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use super::unix::{broken, cut, protocol};
 use crate::wire::{FromWorker, HEADER_MAX, ToWorker, decode, encode};
 
-/// Forks a worker for each message on `control`. Returns the worker's socket in each worker, and
-/// `None` in the zygote once the host hangs up. If `sharing` is false, open files and connections
+/// Forks a worker for each message on `control`. Returns the worker's socket and the pipe with its
+/// events in each worker, and `None` in the zygote once the host hangs up. If `sharing` is false, open files and connections
 /// are a reason not to fork.
-pub fn fork_workers(mut control: UnixStream, sharing: bool) -> Result<Option<UnixStream>> {
+pub fn fork_workers(mut control: UnixStream, sharing: bool) -> Result<Option<Ends>> {
     let host = process_id(rustix::process::getppid());
     let refusal = threads().or_else(|| (!sharing).then(|| open_things(&control)).flatten());
     say(&mut control, FromWorker::Hello { protocol: protocol() }, b"")?;
@@ -37,14 +37,14 @@ pub fn fork_workers(mut control: UnixStream, sharing: bool) -> Result<Option<Uni
         Some(why) => say(&mut control, FromWorker::Unforkable, why.as_bytes())?,
     }
     let mut input = Vec::new();
-    while let Some((id, environment, socket, log)) = receive(&control, &mut input)? {
+    while let Some((id, environment, ends, log)) = receive(&control, &mut input)? {
         std::io::stdout().flush()?;
         if refusal.is_some() {
             let pid = std::process::id();
             say(&mut control, FromWorker::Forked { id, pid }, b"")?;
             drop(control);
             settle_in(&log, &[])?;
-            return Ok(Some(socket.into()));
+            return Ok(Some(ends));
         }
         // SAFETY: `threads` found this thread alone; between the fork and its return the child
         // does nothing.
@@ -53,7 +53,7 @@ pub fn fork_workers(mut control: UnixStream, sharing: bool) -> Result<Option<Uni
             drop(control);
             leave_zygote(host);
             settle_in(&log, &environment)?;
-            return Ok(Some(socket.into()));
+            return Ok(Some(ends));
         }
         let pid = u32::try_from(pid).unwrap_or(0);
         say(&mut control, FromWorker::Forked { id, pid }, b"")?;
@@ -100,14 +100,17 @@ fn say(control: &mut UnixStream, message: FromWorker, payload: &[u8]) -> Result<
     control.write_all(&[&frame[..length], payload].concat())
 }
 
-type Fork = (u32, Vec<(String, String)>, OwnedFd, OwnedFd);
+/// A worker's socket, and the pipe with its events if the host knows of such.
+type Ends = (UnixStream, Option<OwnedFd>);
+
+type Fork = (u32, Vec<(String, String)>, Ends, OwnedFd);
 
 /// Reads one message; `None` at the end of the stream.
 fn receive(control: &UnixStream, input: &mut Vec<u8>) -> Result<Option<Fork>> {
     let mut beside = Vec::new();
     loop {
         let mut bytes = [0; HEADER_MAX];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let parts = &mut [IoSliceMut::new(&mut bytes)];
         let flags = RecvFlags::CMSG_CLOEXEC;
@@ -136,7 +139,7 @@ fn receive(control: &UnixStream, input: &mut Vec<u8>) -> Result<Option<Fork>> {
         input.drain(..end);
         let mut beside = beside.into_iter();
         let (Some(socket), Some(log)) = (beside.next(), beside.next()) else { return Err(cut()) };
-        return Ok(Some((id, pairs, socket, log)));
+        return Ok(Some((id, pairs, (socket.into(), beside.next()), log)));
     }
 }
 
@@ -165,6 +168,24 @@ fn settle_in(log: &OwnedFd, environment: &[(String, String)]) -> Result<()> {
     }
     Ok(())
 }
+
+/// The pipe with the events that a worker is started with; `None` if it is not there, as behind a
+/// program that closes what it does not know.
+pub fn inherited_events() -> Option<OwnedFd> {
+    // SAFETY: the host opened it, or it is found to be closed: nothing in this process owns it.
+    let events = unsafe {
+        let mut stat: libc::stat = core::mem::zeroed();
+        let is_pipe =
+            libc::fstat(EVENTS, &raw mut stat) == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFIFO;
+        is_pipe.then(|| OwnedFd::from_raw_fd(EVENTS))
+    };
+    let events = events?;
+    rustix::io::fcntl_setfd(&events, rustix::io::FdFlags::CLOEXEC).ok()?;
+    Some(events)
+}
+
+/// The descriptor of that pipe.
+const EVENTS: i32 = 3;
 
 /// The most memory that this process had so far, in KiB.
 pub fn memory_kib_max() -> u32 {

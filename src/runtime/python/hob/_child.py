@@ -44,7 +44,7 @@ class Child:
             pid = getpid() if pid is None else pid
             write(control, frame(b"\x05" + number + varint(pid)))
 
-        def live(environment, wire, log):
+        def live(environment, wire, log, events):
             for function, arguments, fail in mounts:
                 if function(*arguments):
                     fail(*arguments)
@@ -68,23 +68,23 @@ class Child:
                 function(*arguments)
             if is_spare and warm:
                 warm()
-            work(wire)
+            work(wire, events)
 
         self.settle, self.say, self.live = settle, say, live
 
 
 def worker(handler, restored):
-    """The rest of a worker's life, as a function of its wire."""
+    """The rest of a worker's life, as a function of its wire and its events."""
     serve, encode, write = _worker.serve, _worker.prepare(), os.write
     ready = _worker.HELLO + _worker.READY
 
-    def work(wire):
+    def work(wire, events):
         write(wire, ready)
-        serve(wire, handler, encode)
+        serve(wire, events, handler, encode)
 
-    def work_with_hooks(wire):
-        _main.get_ready(wire, restored)
-        serve(wire, handler)
+    def work_with_hooks(wire, events):
+        _main.get_ready(wire, _worker.HELLO, restored)
+        serve(wire, events, handler)
 
     if hob._functions or restored:
         return work_with_hooks

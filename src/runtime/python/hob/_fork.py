@@ -40,8 +40,8 @@ _CLONE = {
 
 FORK = 1
 
-# Descriptors of one request: the worker's wire, the end of its log.
-GIFTS = 2
+# Descriptors of one request: the worker's wire, the end of its log, the pipe with its events.
+GIFTS = 3
 # Bytes of one read: more than a request has.
 READ = 65536
 
@@ -179,11 +179,12 @@ class _Clone:
                 # Before Python's hooks: whoever hangs in one must be known to the server.
                 say(number)
                 child()
-                return live(environment, gifts[0], gifts[1])
+                return live(environment, gifts[0], gifts[1], gifts[2])
             if pid < 0:
                 break
             close(gifts[0])
             close(gifts[1])
+            close(gifts[2])
         # Not one whole request, or no fork: that is seen to at leisure, and so is what follows it.
         control.take(*post.content(got))
         self._parent()
@@ -269,7 +270,7 @@ class Control:
         return self._descriptor
 
     def next(self):
-        """A worker's number as it came, environment, wire and log; ends with the stream."""
+        """A worker's number as it came, environment and descriptors; ends with the stream."""
         while not self._complete():
             if not self._receive():
                 # What the function wants done at its end is the workers' to do.
@@ -278,8 +279,8 @@ class Control:
         frame, self._data = self._data[:size], self._data[size:]
         if len(self._gifts) < GIFTS:
             raise _worker.Broken("a request without its descriptors")
-        (wire, log), self._gifts = self._gifts[:GIFTS], self._gifts[GIFTS:]
-        return *self.read(frame), wire, log
+        gifts, self._gifts = self._gifts[:GIFTS], self._gifts[GIFTS:]
+        return *self.read(frame), *gifts
 
     @staticmethod
     def read(frame):
@@ -372,13 +373,13 @@ def _serve(control, fork, prepared):
     """Forks for each request, one step after the other."""
     gc.freeze()
     while True:
-        number, environment, wire, log = control.next()
+        number, environment, *gifts = control.next()
         pid = fork()
         if pid == 0:
             control.forget()
             prepared.say(number)
-            return prepared.live(environment, wire, log)
-        os.close(wire)
-        os.close(log)
+            return prepared.live(environment, *gifts)
+        for gift in gifts:
+            os.close(gift)
         if pid is None:
             prepared.say(number, 0)

@@ -4,6 +4,7 @@ The zygote's part is `_zygote`, which nobody else imports.
 """
 
 import os
+import stat
 import sys
 
 # Now, while the path has nothing of the function's, which may bring a copy of AWS's client.
@@ -11,6 +12,9 @@ import awslambdaric.lambda_context
 import hob
 
 from . import _handler, _logs
+
+# The descriptor that a worker which is not forked has its events on.
+_EVENTS = 3
 
 
 def main(home):
@@ -27,9 +31,10 @@ def main(home):
         return _zygote.run(wire, tmp)
     from . import _worker
 
+    events = _find_events()
     handler = load(wire)
-    get_ready(wire)
-    _worker.serve(wire, handler)
+    get_ready(wire, _worker.HELLO_ALONE if events is None else _worker.HELLO)
+    _worker.serve(wire, wire if events is None else events, handler)
 
 
 def _set_path(home):
@@ -69,6 +74,18 @@ def _move_wire():
     return wire
 
 
+def _find_events():
+    """The pipe with the events; None if it is not there, as behind a wrapper that closes what it
+    does not know."""
+    try:
+        if not stat.S_ISFIFO(os.fstat(_EVENTS).st_mode):
+            return None
+        os.set_inheritable(_EVENTS, False)
+    except OSError:
+        return None
+    return _EVENTS
+
+
 def load(wire):
     """The handler; what goes wrong is the worker's end."""
     try:
@@ -86,8 +103,8 @@ def fail(wire):
     sys.exit(1)
 
 
-def get_ready(wire, restored=()):
-    """Runs what is to run once in each worker, then asks for work."""
+def get_ready(wire, hello, restored=()):
+    """Runs what is to run once in each worker, then says hello and asks for work."""
     functions = hob._functions
     # From here on `on_fork` calls at once.
     hob._functions = None
@@ -100,4 +117,4 @@ def get_ready(wire, restored=()):
         fail(wire)
     from . import _worker
 
-    _worker.send(wire, _worker.HELLO + _worker.READY)
+    _worker.send(wire, hello + _worker.READY)

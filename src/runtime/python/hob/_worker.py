@@ -5,15 +5,14 @@ that.
 """
 
 import os
-from select import POLLIN, poll
-
 from awslambdaric import lambda_context
 
 from . import _encode, _logs
 
-PROTOCOL = 2
-# Whole frames: the length, then the header of a message without fields.
-HELLO = bytes((2, 0, 0, 0, 0, PROTOCOL))
+# Whole frames: the length, then the header of a message without fields. The second is of a worker
+# that has no pipe for its events.
+HELLO = b"\x02\0\0\0\0\x05"
+HELLO_ALONE = b"\x02\0\0\0\0\x04"
 READY = b"\x01\0\0\0\x01"
 INIT_ERROR = b"\x04"
 
@@ -66,10 +65,10 @@ def send(wire, *parts):
         sent += os.write(wire, rest[sent:])
 
 
-def read_rest(wire, start):
+def read_rest(events, start):
     """The frame that begins with `start`; None at the end of the stream."""
     while len(start) < 4:
-        more = os.read(wire, _READ)
+        more = os.read(events, _READ)
         if not more:
             return None
         start += more
@@ -81,7 +80,7 @@ def read_rest(wire, start):
     got = len(start)
     with memoryview(whole) as view:
         while got < total:
-            count = os.readv(wire, (view[got:],))
+            count = os.readv(events, (view[got:],))
             if count == 0:
                 return None
             got += count
@@ -161,22 +160,18 @@ def prepare():
     return _encode.Encoder().encode
 
 
-def serve(wire, handler, encode=None):
-    """Runs invocations until the host has no more; `encode` is what [prepare] gave."""
+def serve(wire, events, handler, encode=None):
+    """Runs invocations until the host has no more: reads `events` and writes to `wire`. `encode` is
+    what [prepare] gave."""
     encode = encode or prepare()
     make_context = lambda_context.LambdaContext
     environ = os.environ
     read, write = os.read, os.write
-    # A read that waits is woken in vain when the host takes a reply: see SPEC.md of the wire.
-    events = poll()
-    events.register(wire, POLLIN)
-    wait = events.poll
     while True:
-        wait()
-        data = read(wire, _READ)
+        data = read(events, _READ)
         size = len(data)
         if size < 4 or int.from_bytes(data[:4], "little") != size - 4:
-            data = size and read_rest(wire, data)
+            data = size and read_rest(events, data)
             if not data:
                 return
         number, deadline, texts, at = decode(data)

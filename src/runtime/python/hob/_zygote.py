@@ -104,7 +104,7 @@ def _warm():
     for _ in range(_ROUNDS):
         host.send(_worker.frame(head, b'{"a": [1.5, "b"]}'))
     host.shutdown(_socket.SHUT_WR)
-    _worker.serve(wire.fileno(), lambda event, context: event, _worker.prepare())
+    _worker.serve(wire.fileno(), wire.fileno(), lambda event, context: event, _worker.prepare())
     host.close()
     wire.close()
     _logs.REQUEST = request
