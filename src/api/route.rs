@@ -4,6 +4,8 @@ pub mod control;
 
 use std::borrow::Cow;
 
+use memchr::memchr;
+
 use crate::function::url::UrlId;
 use crate::http::Method;
 pub use control::{Operation, What};
@@ -107,7 +109,10 @@ const PARTS_MAX: usize = 4;
 pub fn parse(method: Method, target: &[u8]) -> Route<'_> {
     let Ok(target) = std::str::from_utf8(target) else { return Route::Unknown };
     let target = origin(target);
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let (path, query) = match memchr(b'?', target.as_bytes()) {
+        Some(at) => (&target[..at], &target[at + 1..]),
+        None => (target, ""),
+    };
     if let Some(rest) = path.strip_prefix("/fn/") {
         let name = rest.split('/').next().unwrap_or_default();
         return decode(name).map_or(Route::Unknown, Route::Url);
@@ -193,6 +198,9 @@ fn admin(method: Method, parts: &[&str], query: &str) -> Option<Admin> {
 
 /// The value of a query parameter.
 pub fn parameter(query: &str, name: &str) -> Option<String> {
+    if query.is_empty() {
+        return None;
+    }
     parameters(query).find(|(n, _)| n == name).map(|(_, value)| value)
 }
 

@@ -62,7 +62,7 @@ pub struct Head {
     pub target: Range<usize>,
     /// Where the value of `Host` stands, the first if there are several; empty if there is none.
     host: Range<usize>,
-    /// Where the lines stand whose names begin with `X-Amz`, from the first to the last of them.
+    /// Where the lines stand whose names begin with `X-Amz` or `Lambda-`, from the first to the last.
     aws: Range<usize>,
     /// Bytes of the head, with the empty line that ends it.
     pub length: usize,
@@ -84,8 +84,8 @@ impl Head {
         bytes.get(self.host.clone()).unwrap_or_default()
     }
 
-    /// The fields whose names begin with `X-Amz` (any case), in order, of the bytes that the head
-    /// stands in.
+    /// The fields whose names begin with `X-Amz` or `Lambda-` (any case), in order, of the bytes that
+    /// the head stands in.
     pub fn aws<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let lines = bytes.get(self.aws.clone()).unwrap_or_default();
         fields(lines).filter(|(name, _)| is_aws(name))
@@ -255,7 +255,13 @@ pub fn fields(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 
 fn is_aws(name: &[u8]) -> bool {
     // Most names do not begin like that.
-    matches!(name, [b'x' | b'X', b'-', a, m, z, ..] if [*a, *m, *z].eq_ignore_ascii_case(b"amz"))
+    match name {
+        [b'x' | b'X', b'-', a, m, z, ..] => [*a, *m, *z].eq_ignore_ascii_case(b"amz"),
+        [b'l' | b'L', rest @ ..] => {
+            rest.first_chunk::<6>().is_some_and(|rest| rest.eq_ignore_ascii_case(b"ambda-"))
+        }
+        _ => false,
+    }
 }
 
 /// The values of the fields `name` (any case), in order.
@@ -379,10 +385,11 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_aws_are_those_of_its_prefix() {
+    fn fields_of_aws_are_those_of_its_prefixes() {
         for (lines, expected) in [
             ("", &[][..]),
-            ("X-Am: 1\nX-Forwarded-For: 2\nXAmz: 3", &[]),
+            ("X-Am: 1\nX-Forwarded-For: 2\nXAmz: 3\nLambda: 4\nL: 5\nlambda_x: 6", &[]),
+            ("l: 1\nlambda-Runtime-X: a\nHos: b", &[("lambda-Runtime-X", "a")]),
             ("X-Amz-Log-Type:  Tail", &[("X-Amz-Log-Type", "Tail")]),
             (
                 "x-amzn-trace-id: a\nAccept: x-amz-b: c\nX-AMZ-Date:\nUser-Agent: d",

@@ -4,6 +4,7 @@ use std::rc::{Rc, Weak};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use memchr::memchr;
 
 use super::{Phase, Seat};
 use crate::function::name::Arn;
@@ -37,36 +38,37 @@ pub(super) enum Call {
 }
 
 /// Understands a path; for answers also the request id in it.
-fn route(method: Method, path: &str) -> (Call, &str) {
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
-    let plain = |call| (call, "");
+fn route(method: Method, path: &[u8]) -> (Call, &[u8]) {
+    let path = memchr(b'?', path).map_or(path, |at| &path[..at]);
+    let plain = |call| (call, &b""[..]);
     match method {
         Method::Get => match path {
-            "/2018-06-01/runtime/invocation/next" => plain(Call::Next),
-            "/2018-06-01/runtime/restore/next" => plain(Call::RestoreNext),
-            "/2020-01-01/extension/event/next" => plain(Call::ExtensionNext),
-            "/2018-06-01/ping" => plain(Call::Ping),
+            b"/2018-06-01/runtime/invocation/next" => plain(Call::Next),
+            b"/2018-06-01/runtime/restore/next" => plain(Call::RestoreNext),
+            b"/2020-01-01/extension/event/next" => plain(Call::ExtensionNext),
+            b"/2018-06-01/ping" => plain(Call::Ping),
             _ => plain(Call::Unknown),
         },
         Method::Post => {
-            if let Some(rest) = path.strip_prefix("/2018-06-01/runtime/invocation/") {
-                return match rest.split_once('/') {
-                    Some((id, "response")) => (Call::Response, id),
-                    Some((id, "error")) => (Call::Error, id),
+            if let Some(rest) = path.strip_prefix(b"/2018-06-01/runtime/invocation/") {
+                let (id, which) = rest.split_at(memchr(b'/', rest).unwrap_or(rest.len()));
+                return match which {
+                    b"/response" => (Call::Response, id),
+                    b"/error" => (Call::Error, id),
                     _ => plain(Call::Unknown),
                 };
             }
             match path {
-                "/2018-06-01/runtime/init/error" => plain(Call::InitError),
-                "/2018-06-01/runtime/restore/error" => plain(Call::RestoreError),
-                "/2020-01-01/extension/register" => plain(Call::Register),
-                "/2020-01-01/extension/init/error" => plain(Call::ExtensionInitError),
-                "/2020-01-01/extension/exit/error" => plain(Call::ExtensionExitError),
+                b"/2018-06-01/runtime/init/error" => plain(Call::InitError),
+                b"/2018-06-01/runtime/restore/error" => plain(Call::RestoreError),
+                b"/2020-01-01/extension/register" => plain(Call::Register),
+                b"/2020-01-01/extension/init/error" => plain(Call::ExtensionInitError),
+                b"/2020-01-01/extension/exit/error" => plain(Call::ExtensionExitError),
                 _ => plain(Call::Unknown),
             }
         }
         Method::Put => match path {
-            "/2022-07-01/telemetry" | "/2020-08-15/logs" => plain(Call::Telemetry),
+            b"/2022-07-01/telemetry" | b"/2020-08-15/logs" => plain(Call::Telemetry),
             _ => plain(Call::Unknown),
         },
         Method::Head | Method::Delete | Method::Patch | Method::Options => plain(Call::Unknown),
@@ -114,10 +116,9 @@ async fn serve_one(
     let head = connection.head().await?;
     let Some(worker) = worker.upgrade() else { return Ok(false) };
     let Some(seat) = worker.seat() else { return Ok(false) };
-    let target = std::str::from_utf8(&connection.bytes()[head.target.clone()]).unwrap_or_default();
-    let (call, id) = route(head.method, target);
+    let (call, id) = route(head.method, &connection.bytes()[head.target.clone()]);
     // What has another length is no id, and that of no invocation.
-    let id = id.as_bytes().try_into().unwrap_or([0; REQUEST_ID_LEN]);
+    let id = id.try_into().unwrap_or([0; REQUEST_ID_LEN]);
     let desk = Desk { host, worker: &worker, seat, head: &head };
     match call {
         Call::Next
@@ -160,6 +161,9 @@ fn error(error_type: &str, message: &str) -> String {
 
 /// What trailers say of an answer that broke off: its error type, if that is so, and the error.
 pub(super) fn broken_off(trailers: &[u8]) -> (Option<String>, Option<Vec<u8>>) {
+    if trailers.is_empty() {
+        return (None, None);
+    }
     let error_type = field(trailers, "lambda-runtime-function-error-type");
     let error_type = error_type.filter(|error_type| !error_type.is_empty());
     let error = field(trailers, "lambda-runtime-function-error-body");
@@ -192,9 +196,10 @@ impl Desk<'_> {
         connection.send(head, body).await
     }
 
-    /// A field of the request's head; its body may look like one.
+    /// A field of the request's head, one of Lambda's.
     pub(super) fn header<'c>(&self, connection: &'c Connection, name: &str) -> Option<&'c [u8]> {
-        field(&connection.bytes()[..self.head.length], name)
+        let mut fields = self.head.aws(connection.bytes());
+        fields.find(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
     fn error_type(&self, connection: &Connection) -> Option<String> {
@@ -470,7 +475,7 @@ mod tests {
             (Method::Post, "/2018-06-01/runtime/invocation/next", Call::Unknown, ""),
             (Method::Get, "/", Call::Unknown, ""),
         ] {
-            assert_eq!(route(method, path), (call, id), "{path}");
+            assert_eq!(route(method, path.as_bytes()), (call, id.as_bytes()), "{path}");
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::host::invocation::IdText;
 use crate::host::settle::Reply;
 use crate::http::Connection;
 use crate::http::connection::Broken;
+use crate::http::head::field;
 
 impl Desk<'_> {
     /// Passes an answer on while it comes. A runtime that is faster than its caller finds that its
@@ -22,8 +23,9 @@ impl Desk<'_> {
             return self.part(connection, 400, "InvalidRequestID", "Invalid request ID").await;
         }
         self.seat.phase.set(Phase::Answering);
-        let content_type = self.header(connection, "content-type").unwrap_or_default();
-        let most = self.host.stream_begins(self.worker, content_type);
+        // Of the head alone: its body may look like a field.
+        let content_type = field(&connection.bytes()[..self.head.length], "content-type");
+        let most = self.host.stream_begins(self.worker, content_type.unwrap_or_default());
         let trailers = match self.pass_on(connection, most).await {
             Ok(trailers) => trailers,
             Err(broken) => {
