@@ -28,6 +28,7 @@ const SOURCES: &[Source] = &[
     ("python/hob/__init__.py", include_str!("python/hob/__init__.py")),
     ("python/hob/_after.py", include_str!("python/hob/_after.py")),
     ("python/hob/_encode.py", include_str!("python/hob/_encode.py")),
+    ("python/hob/_environment.py", include_str!("python/hob/_environment.py")),
     ("python/hob/_errors.py", include_str!("python/hob/_errors.py")),
     ("python/hob/_child.py", include_str!("python/hob/_child.py")),
     ("python/hob/_fork.py", include_str!("python/hob/_fork.py")),

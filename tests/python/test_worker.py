@@ -93,6 +93,38 @@ class Wire(Case):
             self.assertEqual(worker.wire.invoke(Event(payload), 5), ("reply", payload))
         self.assertEqual(self.end(worker), b"")
 
+    def test_trace_ids_take_no_memory(self):
+        """glibc keeps what `setenv` was given: three megabytes here."""
+        folder = FUNCTIONS
+        first = host.Process(folder, "plain.traced", zygote=True)
+        self.assertEqual(first.wire.expect_ready(), b"\1")
+        forked = host.Forked(first)
+        started = host.Process(folder, "plain.traced")
+
+        def invoke(worker, number, trace, **event):
+            trace = trace or "Root=1-%08x-%024x;Parent=%016x" % (number, number, number)
+            payload = json.dumps(dict(event, program=bool(event))).encode()
+            reply = json.loads(worker.wire.invoke(Event(payload, trace=trace), number)[1])
+            self.assertEqual(reply["python"], trace)
+            self.assertEqual(reply.get("program", trace), trace)
+            return reply["kib"]
+
+        for worker in (forked, started):
+            self.assertEqual(worker.wire.expect_ready(), b"\1")
+            for number in range(1, 1100):
+                invoke(worker, number, None)
+            before = invoke(worker, 0, "short", look=True)
+            for number in range(1, 20_000):
+                invoke(worker, number, None)
+            # Twice: whatever it does with it, the next invocation has its own.
+            for event in ({"set": "mine"}, {"remove": True}, {"look": True}) * 2:
+                invoke(worker, 1, "t" * 512, **event)
+                invoke(worker, 1, "u" * 2000, **event)
+                invoke(worker, 1, "v", **event)
+            self.assertLess(invoke(worker, 1, None) - before, 1000)
+            self.end(worker)
+        self.assertEqual(first.end(), 0)
+
     def test_half_an_event(self):
         worker = self.start("plain.echo")
         worker.wire.tell(b"\xff\0\0\0\0\1")

@@ -22,6 +22,22 @@ def echo(event, context):
     return event
 
 
+def traced(event, context):
+    """The trace id as Python has it and as programs inherit it, and this process's size in KiB. The
+    event says what the function does with it itself."""
+    name = "_X_AMZN_TRACE_ID"
+    seen = {"python": os.environ.get(name)}
+    if event.get("program"):
+        seen["program"] = os.popen("printenv " + name).read().strip()
+    if "set" in event:
+        os.environ[name] = event["set"]
+    if event.get("remove"):
+        del os.environ[name]
+    with open("/proc/self/statm") as file:
+        seen["kib"] = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+    return seen
+
+
 def surrogate(event, context):
     if event == "raise":
         raise ValueError("\ud800 bad")

@@ -10,7 +10,7 @@ import os
 import hob
 from awslambdaric import lambda_context
 
-from . import _main, _worker
+from . import _environment, _main, _worker
 
 # Among the variables of a worker that is made before it is wanted.
 _SPARE = b"HOB_SPARE"
@@ -30,7 +30,7 @@ class Child:
         write, dup2, close, text = os.write, os.dup2, os.close, os.fsdecode
         frame, varint = _worker.frame, _worker.varint
         facts, places = lambda_context.read_facts(), lambda_context.FACTS
-        put, values = _environment()
+        put, values = _environment.ways()
         # The C library looks a function up when it is first called.
         getpid(), getppid()
 
@@ -75,12 +75,12 @@ class Child:
 
 def worker(handler, restored):
     """The rest of a worker's life, as a function of its wire and its events."""
-    serve, encode, write = _worker.serve, _worker.prepare(), os.write
+    serve, prepared, write = _worker.serve, _worker.prepare(True), os.write
     ready = _worker.HELLO + _worker.READY
 
     def work(wire, events):
         write(wire, ready)
-        serve(wire, events, handler, encode)
+        serve(wire, events, handler, prepared)
 
     def work_with_hooks(wire, events):
         _main.get_ready(wire, _worker.HELLO, restored)
@@ -91,19 +91,6 @@ def worker(handler, restored):
     # From here on `on_fork` calls at once.
     hob._functions = None
     return work
-
-
-def _environment():
-    """What sets a variable for C and for programs, and where Python's own ones are: what setting
-    one in `os.environb` comes to, by fewer steps."""
-    values = getattr(os.environb, "_data", None)
-    if type(values) is dict and values is getattr(os.environ, "_data", None):
-        return os.putenv, values
-    return _nothing, os.environb
-
-
-def _nothing(name, value):
-    pass
 
 
 def _enter(door):

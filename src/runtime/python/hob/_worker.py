@@ -7,7 +7,7 @@ that.
 import os
 from awslambdaric import lambda_context
 
-from . import _encode, _logs
+from . import _encode, _environment, _logs
 
 # Whole frames: the length, then the header of a message without fields. The second is of a worker
 # that has no pipe for its events.
@@ -154,16 +154,16 @@ def _reply(encode, result):
         raise _errors.Fault(_errors.MARSHAL_ERROR, f"Unable to marshal response: {error}")
 
 
-def prepare():
-    """What invocations need of the environment."""
+def prepare(is_zygote=False):
+    """What invocations need: of the environment, and to set the trace id there."""
     lambda_context.read_facts()
-    return _encode.Encoder().encode
+    return _encode.Encoder().encode, _environment.tracer(is_zygote)
 
 
-def serve(wire, events, handler, encode=None):
-    """Runs invocations until the host has no more: reads `events` and writes to `wire`. `encode` is
-    what [prepare] gave."""
-    encode = encode or prepare()
+def serve(wire, events, handler, prepared=None):
+    """Runs invocations until the host has no more: reads `events` and writes to `wire`.
+    `prepared` is what [prepare] gave."""
+    encode, trace = prepared or prepare()
     make_context = lambda_context.LambdaContext
     environ = os.environ
     read, write = os.read, os.write
@@ -178,7 +178,7 @@ def serve(wire, events, handler, encode=None):
         request_id, arn, trace_id, client_context, identity = texts
         _logs.REQUEST = request_id
         if trace_id:
-            environ["_X_AMZN_TRACE_ID"] = trace_id
+            trace(trace_id)
         elif "_X_AMZN_TRACE_ID" in environ:
             del environ["_X_AMZN_TRACE_ID"]
         try:
