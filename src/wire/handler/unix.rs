@@ -3,11 +3,13 @@
 extern crate std;
 
 use std::fs::File;
-use std::io::{IoSlice, Read as _, Write as _};
+use std::io::{IoSlice, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::string::{String, ToString};
 use std::vec::Vec;
+
+use rustix::io::Errno;
 
 use super::zygote::{fork_workers, inherited_events, memory_kib_max};
 use super::{Context, Report, Stream};
@@ -221,11 +223,11 @@ where
     } else {
         None
     };
-    let mut events = match pipe {
-        Some(pipe) => File::from(pipe),
+    let events = match pipe {
+        Some(pipe) => pipe,
         None => {
             protocol = protocol.min(PIPES - 1);
-            File::from(OwnedFd::from(socket.try_clone()?))
+            socket.try_clone()?.into()
         }
     };
     let mut answer = make();
@@ -233,19 +235,15 @@ where
     let hello = encode(&FromWorker::Hello { protocol }, 0, &mut out).map_err(broken)?;
     let ready = encode(&FromWorker::Ready, 0, &mut out[hello..]).map_err(broken)?;
     socket.write_all(&out[..hello + ready])?;
-    // Not one page of it is touched before it is read into.
-    let mut input = std::vec![0; FIRST];
-    loop {
-        let Some(filled) = receive(&mut events, &mut input)? else {
-            return Ok(());
-        };
-        let frame =
-            decode::<ToWorker<'_>>(&input[..filled], FRAME_MAX).map_err(broken)?.ok_or_else(cut)?;
+    let mut input = Vec::with_capacity(FIRST);
+    while receive(&events, &mut input)? {
+        let frame = decode::<ToWorker<'_>>(&input, FRAME_MAX).map_err(broken)?.ok_or_else(cut)?;
         let ToWorker::Invoke(context) = frame.message else {
             return Err(broken(Error::OutOfOrder));
         };
         answer(&mut socket, &input[frame.payload_at..frame.end], &context)?;
     }
+    Ok(())
 }
 
 impl Failure {
@@ -272,37 +270,27 @@ fn take_socket() -> std::io::Result<UnixStream> {
 /// Bytes of a first read: most events come whole with it.
 const FIRST: usize = 16 * 1024;
 
-/// Reads exactly one frame into the beginning of `input`, which grows for it and is not cleared for
-/// the next one; its length, or `None` if the stream ends before it.
-fn receive(events: &mut File, input: &mut Vec<u8>) -> std::io::Result<Option<usize>> {
-    let mut filled = 0;
-    let mut whole = None;
+/// Reads exactly one frame into `input`, which grows for it; false if the stream ends before it.
+fn receive(events: &OwnedFd, input: &mut Vec<u8>) -> std::io::Result<bool> {
+    input.clear();
     loop {
-        // No more than the frame, once its length is known.
-        let room = whole.unwrap_or(FIRST);
-        let n = match events.read(&mut input[filled..room]) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+        // What is not read into is never touched.
+        let n = match rustix::io::read(events, rustix::buffer::spare_capacity(input)) {
+            Err(Errno::INTR) => continue,
             read => read?,
         };
-        if n == 0 && filled == 0 {
-            return Ok(None);
-        }
         if n == 0 {
-            return Err(cut());
+            return if input.is_empty() { Ok(false) } else { Err(cut()) };
         }
-        filled += n;
-        let Some(prefix) = input[..filled].first_chunk::<PREFIX>() else { continue };
+        let Some(prefix) = input.first_chunk::<PREFIX>() else { continue };
         let size = usize::try_from(u32::from_le_bytes(*prefix)).map_or(usize::MAX, |n| n + PREFIX);
         if size > FRAME_MAX + PREFIX {
             return Err(broken(Error::TooLong));
         }
-        if filled >= size {
-            return Ok(Some(filled));
+        if input.len() >= size {
+            return Ok(true);
         }
-        if size > input.len() {
-            input.resize(size, 0);
-        }
-        whole = Some(size);
+        input.reserve_exact(size - input.len());
     }
 }
 
