@@ -38,7 +38,7 @@ mod zygote;
 use embedded_io::{Read, Write};
 
 pub use super::{Context, Error};
-use super::{FRAME_MAX, FromWorker, HEADER_MAX, PROTOCOL, ToWorker, decode, encode};
+use super::{FRAME_MAX, FromWorker, HEADER_MAX, PIPES, ToWorker, decode, encode};
 pub use stream::{Stream, serve_streams};
 #[cfg(unix)]
 pub use unix::{Failure, ReplyStream, run, run_streams, run_streams_with, run_with};
@@ -76,6 +76,10 @@ where
     })
 }
 
+/// What [`serve`] speaks: its `io` is one for both directions, while with later protocols events come by
+/// a pipe of their own.
+const BOTH_WAYS: u8 = PIPES - 1;
+
 /// The conversation, until the host hangs up: `answer` replies to an invocation, or says what went
 /// wrong with it.
 fn converse<T, A>(io: &mut T, input: &mut [u8], mut answer: A) -> Result<(), Error>
@@ -83,7 +87,7 @@ where
     T: Read + Write,
     A: for<'a> FnMut(&mut T, &'a [u8], &Context<'a>) -> Result<Result<(), Report<'a>>, Error>,
 {
-    send(io, &FromWorker::Hello { protocol: PROTOCOL }, &[])?;
+    send(io, &FromWorker::Hello { protocol: BOTH_WAYS }, &[])?;
     loop {
         send(io, &FromWorker::Ready, &[])?;
         let Some(filled) = receive(io, input)? else { return Ok(()) };
@@ -102,7 +106,7 @@ where
 pub fn init_failed<T: Write>(io: &mut T, report: Report<'_>) -> Result<(), Error> {
     let mut json = [0; 512];
     let length = report.to_json(&mut json);
-    send(io, &FromWorker::Hello { protocol: PROTOCOL }, &[])?;
+    send(io, &FromWorker::Hello { protocol: BOTH_WAYS }, &[])?;
     send(io, &FromWorker::InitError, &json[..length])
 }
 
@@ -268,7 +272,7 @@ mod tests {
             })
             .expect("a clean end");
             let said = said(&io.worker);
-            assert_eq!(said[0].0, FromWorker::Hello { protocol: PROTOCOL });
+            assert_eq!(said[0].0, FromWorker::Hello { protocol: BOTH_WAYS });
             assert_eq!(said[1].0, FromWorker::Ready);
             assert_eq!(said[2], (FromWorker::Reply { id: 1 }, b"good".to_vec()));
             assert_eq!(said[3].0, FromWorker::Ready);

@@ -26,8 +26,8 @@ use super::unix::{broken, cut, protocol};
 use crate::wire::{FromWorker, HEADER_MAX, ToWorker, decode, encode};
 
 /// Forks a worker for each message on `control`. Returns the worker's socket and the pipe with its
-/// events in each worker, and `None` in the zygote once the host hangs up. If `sharing` is false, open files and connections
-/// are a reason not to fork.
+/// events in each worker, and `None` in the zygote once the host hangs up. If `sharing` is false, open
+/// files and connections are a reason not to fork.
 pub fn fork_workers(mut control: UnixStream, sharing: bool) -> Result<Option<Ends>> {
     let host = process_id(rustix::process::getppid());
     let refusal = threads().or_else(|| (!sharing).then(|| open_things(&control)).flatten());
