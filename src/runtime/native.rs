@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use rustix::io::Errno;
 use rustix::net::Shutdown;
 
 use crate::function::config::Runtime;
@@ -47,7 +48,7 @@ enum Stage {
 pub struct Talk {
     socket: Io<OwnedFd>,
     /// What it is told goes this way, unless its protocol knows of sockets alone.
-    pipe: Cell<Option<Io<OwnedFd>>>,
+    pipe: Cell<Option<OwnedFd>>,
     stage: Cell<Stage>,
     /// The protocol that the worker speaks.
     protocol: Cell<u8>,
@@ -73,16 +74,18 @@ struct Unsent {
     header: Vec<u8>,
     payload: Option<Payload>,
     sent: usize,
+    /// The worker's pipe, which the reactor knows only while somebody waits for it.
+    pipe: Option<Io<OwnedFd>>,
 }
 
 impl Unsent {
     /// Sends as much as goes; true if that was all.
-    fn send(&mut self, to: &Io<OwnedFd>) -> std::io::Result<bool> {
+    fn send(&mut self, socket: &Io<OwnedFd>) -> std::io::Result<bool> {
         let event = self.payload.as_deref().unwrap_or(EMPTY);
         let mut parts = [IoSlice::new(&self.header), IoSlice::new(event)];
         let mut parts = &mut parts[..];
         IoSlice::advance_slices(&mut parts, self.sent);
-        self.sent += to.try_write(parts)?;
+        self.sent += self.pipe.as_ref().unwrap_or(socket).try_write(parts)?;
         Ok(self.sent == self.header.len() + event.len())
     }
 }
@@ -96,7 +99,7 @@ impl Talk {
         if !matches!(runtime, Runtime::Node(_)) {
             let (theirs, ours) = std::io::pipe()?;
             rustix::io::ioctl_fionbio(&ours, true)?;
-            pipe = Some(Io::new(reactor, OwnedFd::from(ours))?);
+            pipe = Some(ours.into());
             events = Some(theirs.into());
         }
         let talk = Talk {
@@ -149,27 +152,47 @@ impl Talk {
         let event = payload.as_deref().unwrap_or(EMPTY);
         let parts = [IoSlice::new(header), IoSlice::new(event)];
         // A failure shows itself as the end of the process.
-        let sent = self.with_way(|way| way.try_write(&parts));
-        let sent = sent.unwrap_or(header.len() + event.len());
+        let sent = self.try_tell(&parts).unwrap_or(header.len() + event.len());
         if sent < header.len() + event.len() {
-            self.unsent.set(Some(Box::new(Unsent { header: header.to_vec(), payload, sent })));
+            let Ok(pipe) = self.watched_pipe() else {
+                log::error!("a worker's pipe cannot be waited for");
+                worker.process.kill();
+                return;
+            };
+            let header = header.to_vec();
+            self.unsent.set(Some(Box::new(Unsent { header, payload, sent, pipe })));
             if let Some(waker) = self.writer.take() {
                 waker.wake();
             }
         }
     }
 
-    /// Does something with the descriptor that the worker is told things by.
-    fn with_way<R>(&self, what: impl FnOnce(&Io<OwnedFd>) -> R) -> R {
-        let pipe = self.pipe.take();
-        let result = what(pipe.as_ref().unwrap_or(&self.socket));
-        self.pipe.set(pipe);
-        result
+    /// Writes what goes without waiting; how much that was.
+    fn try_tell(&self, parts: &[IoSlice<'_>]) -> std::io::Result<usize> {
+        let Some(pipe) = self.pipe.take() else { return self.socket.try_write(parts) };
+        let written = loop {
+            match rustix::io::writev(&pipe, parts) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break Ok(0),
+                written => break written,
+            }
+        };
+        self.pipe.set(Some(pipe));
+        Ok(written?)
+    }
+
+    /// The pipe as something to wait for; `None` if it is the socket.
+    fn watched_pipe(&self) -> std::io::Result<Option<Io<OwnedFd>>> {
+        let Some(pipe) = self.pipe.take() else { return Ok(None) };
+        let copy = pipe.try_clone();
+        self.pipe.set(Some(pipe));
+        Io::new(self.socket.reactor(), copy?).map(Some)
     }
 
     /// Ends the host's side: the worker reads the end of the stream.
     pub fn hang_up(&self) {
         self.pipe.set(None);
+        self.unsent.set(None);
         if self.socket.has_ended() {
             // It hung up itself, or is gone.
             return;
@@ -219,11 +242,12 @@ impl Talk {
 
     fn poll_send(&self, cx: &Context<'_>) {
         while let Some(mut unsent) = self.unsent.take() {
-            if self.with_way(|way| way.poll_ready(cx, Interest::Write)).is_pending() {
+            let way = unsent.pipe.as_ref().unwrap_or(&self.socket);
+            if way.poll_ready(cx, Interest::Write).is_pending() {
                 self.unsent.set(Some(unsent));
                 return;
             }
-            match self.with_way(|way| unsent.send(way)) {
+            match unsent.send(&self.socket) {
                 Ok(true) => {}
                 Ok(false) => self.unsent.set(Some(unsent)),
                 // The end of its process says more.
