@@ -100,7 +100,8 @@ class Forking(Case):
             first = self.fit("no-hook", way=way, handler="forking.own_pages")
             worker = self.worker(first)
             before, after = self.ask(worker)
-            self.assertLess(after - before, 64)
+            # 40 to 64 KiB by the longer way; 1,600 without `gc.freeze`.
+            self.assertLess(after - before, 128)
             self.end(worker, first)
 
     def test_way(self):
