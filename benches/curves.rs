@@ -202,7 +202,7 @@ fn cold(bench: &Bench) -> Curve {
     let cpu = Line("CPU of the server", points(&at, cpu));
     let linear = format!(
         "Nearly flat: {:.0} us of CPU, and {:.2} more for each worker that is there; from request to \
-         reply {:.0} us, and {:.2} more. The kernel copies the server's list of descriptors, three \
+         reply {:.0} us, and {:.2} more. The kernel copies the server's list of descriptors, four \
          a worker, for the new process, and closes the copies at its exec; and at its end it looks \
          once through the server's children for others that have ended.",
         cpu.1[0].1,

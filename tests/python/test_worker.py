@@ -95,11 +95,10 @@ class Wire(Case):
 
     def test_trace_ids_take_no_memory(self):
         """glibc keeps what `setenv` was given: three megabytes here."""
-        folder = FUNCTIONS
-        first = host.Process(folder, "plain.traced", zygote=True)
+        first = host.Process(FUNCTIONS, "plain.traced", zygote=True)
         self.assertEqual(first.wire.expect_ready(), b"\1")
         forked = host.Forked(first)
-        started = host.Process(folder, "plain.traced")
+        started = host.Process(FUNCTIONS, "plain.traced")
 
         def invoke(worker, number, trace, **event):
             trace = trace or "Root=1-%08x-%024x;Parent=%016x" % (number, number, number)

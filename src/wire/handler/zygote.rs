@@ -170,9 +170,11 @@ fn settle_in(log: &OwnedFd, environment: &[(String, String)]) -> Result<()> {
 }
 
 /// The pipe with the events that a worker is started with; `None` if it is not there, as behind a
-/// program that closes what it does not know.
+/// program that closes what it does not know. Behind such a one, a pipe that was opened before this is
+/// taken for it.
 pub fn inherited_events() -> Option<OwnedFd> {
-    // SAFETY: the host opened it, or it is found to be closed: nothing in this process owns it.
+    // SAFETY: `stat` is plain numbers that the call fills in. The descriptor was open when this process
+    // began, so nothing in it owns that, unless a program in between closed it: see above.
     let events = unsafe {
         let mut stat: libc::stat = core::mem::zeroed();
         let is_pipe =
