@@ -91,6 +91,15 @@ fn stop(mut server: Server) -> Result<(), Error> {
     smol::block_on(scene::stop(&mut server.child)).map(drop)
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        // What failed has been said; the server has still to end before what it runs from goes.
+        if let Ok(None) = self.child.try_status() {
+            let _ = smol::block_on(scene::stop(&mut self.child));
+        }
+    }
+}
+
 impl Server {
     fn client(&self, function: &str) -> Client {
         let path = format!("/2015-03-31/functions/{function}/invocations");
