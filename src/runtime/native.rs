@@ -90,6 +90,16 @@ impl Unsent {
     }
 }
 
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        if let Some(pipe) = &self.pipe {
+            // The pipe stays open by the descriptor that this is a duplicate of: the registration
+            // would stay as well, and refuse the next duplicate of the same number.
+            pipe.leave();
+        }
+    }
+}
+
 impl Talk {
     /// A new conversation, and the worker's ends of it.
     pub fn open(reactor: &Rc<Reactor>, runtime: &Runtime) -> std::io::Result<(Talk, Ends)> {

@@ -2,7 +2,7 @@
 //!
 //! The first argument says how it starts: nothing (well), `slow MS`, `never`, `exit STATUS`,
 //! `init-error`, `garbage`, `protocol N`, `abort`, or `streams` or `memory`, well and with the protocol
-//! that has replies in pieces, or in which workers tell their memory.
+//! that first had replies in pieces, or in which workers first told their memory.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 #![allow(clippy::zombie_processes, reason = "it misbehaves")]
@@ -16,26 +16,26 @@ use std::time::Duration;
 use hob::wire::{Context, FRAME_MAX, FromWorker, ToWorker, decode, encode};
 use serde_json::{Value, json};
 
-/// The socket, and what is still to be said: an answer and the request for more go out together,
-/// as a well-behaved worker sends them.
-struct Wire(UnixStream, Vec<u8>);
+/// The socket, where events come from, and what is still to be said: an answer and the request for
+/// more go out together, as a well-behaved worker sends them.
+struct Wire(UnixStream, Box<dyn Read>, Vec<u8>);
 
 impl Wire {
     fn say(&mut self, message: FromWorker, payload: &[u8]) {
         let mut head = [0; 32];
         let length = encode(&message, payload.len(), &mut head).unwrap();
-        self.1.extend([&head[..length], payload].concat());
+        self.2.extend([&head[..length], payload].concat());
     }
 
     fn flush(&mut self) {
-        self.0.write_all(&std::mem::take(&mut self.1)).unwrap();
+        self.0.write_all(&std::mem::take(&mut self.2)).unwrap();
     }
 
     fn next(&mut self, input: &mut Vec<u8>) -> bool {
         input.clear();
         while decode::<ToWorker<'_>>(input, FRAME_MAX).unwrap().is_none() {
             let mut chunk = [0; 65536];
-            let n = self.0.read(&mut chunk).unwrap();
+            let n = self.1.read(&mut chunk).unwrap();
             if n == 0 {
                 return false;
             }
@@ -47,7 +47,9 @@ impl Wire {
 
 fn main() {
     let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-    let mut wire = Wire(UnixStream::from(socket), Vec::new());
+    let socket = UnixStream::from(socket);
+    let events = Box::new(socket.try_clone().unwrap());
+    let mut wire = Wire(socket, events, Vec::new());
     start(&mut wire);
     let (mut input, mut count) = (Vec::new(), 0);
     while wire.next(&mut input) {
@@ -84,10 +86,10 @@ fn start(wire: &mut Wire) {
         file.write_all(b"x").unwrap();
     }
     let first = arguments.first().map_or("", String::as_str);
-    let protocol = match first {
+    let mut protocol = match first {
         "streams" => 3,
         "memory" => 4,
-        _ => 1,
+        _ => 5,
     };
     match first {
         "" | "streams" | "memory" => {}
@@ -104,7 +106,7 @@ fn start(wire: &mut Wire) {
             hang();
         }
         "protocol" => {
-            wire.say(FromWorker::Hello { protocol: u8::try_from(number()).unwrap() }, b"")
+            protocol = u8::try_from(number()).unwrap();
         }
         "init-error" => {
             wire.say(FromWorker::Hello { protocol }, b"");
@@ -113,6 +115,9 @@ fn start(wire: &mut Wire) {
             exit(1);
         }
         other => panic!("{other}"),
+    }
+    if protocol >= 5 {
+        wire.1 = Box::new(std::fs::File::open("/proc/self/fd/3").unwrap());
     }
     wire.say(FromWorker::Hello { protocol }, b"");
     wire.say(FromWorker::Ready, b"");

@@ -19,7 +19,7 @@ fn at_rest(server: &Server, pidfds: bool) -> (u64, usize, usize, u64) {
     let zombies = children(pid).iter().filter(|(_, state)| *state == 'Z').count();
     let workers = server.workers().len();
     // Idle workers have descriptors of their own; what is left is the server's.
-    let per_worker = 2 + usize::from(pidfds);
+    let per_worker = 3 + usize::from(pidfds);
     let own = descriptors(pid) - workers * per_worker;
     (status_number(pid, "Threads"), own, zombies, status_number(pid, "VmRSS"))
 }

@@ -9,6 +9,7 @@ use crate::common::{Site, eventually, exists};
 
 crate::both_reapers![
     cold_then_warm_on_the_same_worker,
+    large_events_go_to_the_same_worker_again_and_again,
     memory_that_a_worker_tells_is_reported,
     a_crash_is_answered_and_the_next_invocation_served,
     a_timeout_kills_the_whole_group,
@@ -33,6 +34,21 @@ fn cold_then_warm_on_the_same_worker(reaper: &[&str]) {
     assert!(!reports[0].contains("Max Memory Used: 0 MB"), "{log}");
     server.stop();
     assert!(!exists(first["pid"].as_i64().unwrap()), "the worker is gone with the server");
+}
+
+fn large_events_go_to_the_same_worker_again_and_again(reaper: &[&str]) {
+    let site = Site::new();
+    site.native("demo", "", "");
+    let server = site.serve(reaper);
+    // None of them fits into a pipe: each has to be waited with.
+    let text = "x".repeat(1_000_000);
+    let event = format!("{{\"text\":\"{text}\"}}");
+    for count in 1..=5 {
+        let reply = server.ok("demo", &event);
+        assert_eq!(reply["count"], count, "{}", server.log());
+        assert_eq!(reply["event"]["text"], text.as_str());
+    }
+    server.stop();
 }
 
 fn memory_that_a_worker_tells_is_reported(reaper: &[&str]) {

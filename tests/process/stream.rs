@@ -132,8 +132,10 @@ fn workers_that_break_the_rules_of_streams_are_killed(reaper: &[&str]) {
 
 fn a_stream_of_an_older_protocol_is_out_of_order(reaper: &[&str]) {
     let (site, _) = site();
+    site.native("old", "protocol 2", "");
     let server = site.serve(reaper);
-    let (kind, _) = server.fails("well", r#"{"do":"stream"}"#);
+    assert_eq!(server.ok("old", "{}")["count"], 1);
+    let (kind, _) = server.fails("old", r#"{"do":"stream"}"#);
     assert_eq!(kind, "Runtime.ExitError");
     is_well(server);
 }

@@ -347,7 +347,7 @@ fn a_native_handler_forks_with_the_sdk(reaper: &[&str]) {
         site.function("demo", "runtime = \"native\"\nhandler = \"hello\"\nzygote = \"on\"\n");
     std::os::unix::fs::symlink(example("hello-native"), folder.join("hello")).unwrap();
     // It speaks the wire, but knows nothing of zygotes.
-    site.native("old", "", "zygote = \"on\"");
+    site.native("old", "protocol 1", "zygote = \"on\"");
     let server = site.serve(reaper);
     for count in 1..=3 {
         assert_eq!(server.ok("demo", "{}")["count"], count);

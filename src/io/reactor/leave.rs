@@ -1,4 +1,4 @@
-//! Descriptors that live on in another process.
+//! Descriptors whose files live on when they are closed.
 
 use std::os::fd::AsFd;
 
@@ -7,8 +7,8 @@ use rustix::event::epoll;
 use super::Io;
 
 impl<T: AsFd> Io<T> {
-    /// Ends the registration of a descriptor that another process has as well: closing ours does
-    /// not. Whoever waits to read is woken, and must look why.
+    /// Ends the registration of a descriptor that has a duplicate, in another process or here:
+    /// closing ours does not. Whoever waits to read is woken, and must look why.
     pub fn leave(&self) {
         if let Err(error) = epoll::delete(&self.reactor.epoll, &self.fd) {
             log::debug!("take a descriptor out of the event loop: {error}");
