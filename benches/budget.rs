@@ -22,6 +22,8 @@ mod http;
 mod load;
 #[path = "rows/memory.rs"]
 mod memory;
+#[path = "rows/relay.rs"]
+mod relay;
 #[path = "rows/runtimes.rs"]
 mod runtimes;
 #[path = "rows/server.rs"]

@@ -60,13 +60,13 @@ fn system_calls(bench: &Bench) -> Row {
     let functions = [("warm", native("queue_wait_ms = 60000"))];
     let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "8"], &[]);
     let warm = invocation("warm", EVENT);
-    load(&server, 8, 400, &warm);
+    load(&server.address, 8, 400, &warm);
     let mut each = Vec::new();
     for clients in [1, 8] {
         // What a connection costs to open and close is taken out by the difference of two runs.
         let count = |invocations: usize| {
             let trace = Trace::start(bench, &server);
-            load(&server, clients, invocations, &warm);
+            load(&server.address, clients, invocations, &warm);
             trace.stop().0
         };
         let (few, more) = (10 * clients, bench.amount(5_000));
@@ -206,7 +206,7 @@ fn allocations(bench: &Bench) -> Row {
 fn quiet(bench: &Bench) -> Row {
     let functions: Vec<_> = ["a", "b", "c"].map(|name| (name, native(""))).to_vec();
     let server = Server::start(bench, &bench.fixed, &functions, &[], &[]);
-    load(&server, 1, 3, &invocation("a", EVENT));
+    load(&server.address, 1, 3, &invocation("a", EVENT));
     server.at_rest(1);
     std::thread::sleep(Duration::from_millis(300));
     let written = || -> u64 {

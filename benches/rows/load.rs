@@ -9,7 +9,6 @@ use rustix::thread::CpuSet;
 
 use crate::http::invocations;
 use crate::median_p99;
-use crate::server::Server;
 
 /// What became of a load.
 pub struct Load {
@@ -35,13 +34,13 @@ pub fn invocation(function: &str, event: &[u8]) -> Vec<u8> {
     [head.as_bytes(), event].concat()
 }
 
-/// Sends a request `count` times, over so many connections, each of which sends its next one once
+/// Sends a request `count` times to an address, over so many connections, each of which sends its next one once
 /// the last was answered: all are busy until the requests are used up.
-pub fn load(server: &Server, clients: usize, count: usize, request: &[u8]) -> Load {
+pub fn load(address: &str, clients: usize, count: usize, request: &[u8]) -> Load {
     std::thread::scope(|scope| {
         let run = || {
             elsewhere();
-            Clients::connect(&server.address, clients, request).run(count)
+            Clients::connect(address, clients, request).run(count)
         };
         scope.spawn(run).join().unwrap()
     })

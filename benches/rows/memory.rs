@@ -32,7 +32,7 @@ pub fn rows(bench: &Bench) -> Vec<Row> {
     rows.push(crowded(bench));
     rows.push(growth(bench));
     let server = Server::start(bench, &bench.fixed, &ten(), &[], &[]);
-    load(&server, 4, 40, &invocation("a", EVENT));
+    load(&server.address, 4, 40, &invocation("a", EVENT));
     let threads = server.status("Threads");
     rows.push(Row {
         number: "4",
@@ -115,18 +115,18 @@ fn growth(bench: &Bench) -> Row {
     let warm = invocation("warm", EVENT);
     let crash = invocation("warm", b"\"crash\"");
     let slow = invocation("slow", EVENT);
-    load(&server, 8, 400, &warm);
-    load(&server, 8, 160, &crash);
-    load(&server, 8, 8, &slow);
-    load(&server, 8, 400, &warm);
+    load(&server.address, 8, 400, &warm);
+    load(&server.address, 8, 160, &crash);
+    load(&server.address, 8, 8, &slow);
+    load(&server.address, 8, 400, &warm);
     server.at_rest(1);
     server.quiet();
     let before = server.status("VmRSS");
     let (good, bad, late) = (bench.amount(100_000), bench.amount(10_000), bench.amount(80));
-    load(&server, 8, good, &warm);
-    load(&server, 8, bad, &crash);
-    load(&server, 16, late, &slow);
-    load(&server, 8, 400, &warm);
+    load(&server.address, 8, good, &warm);
+    load(&server.address, 8, bad, &crash);
+    load(&server.address, 16, late, &slow);
+    load(&server.address, 8, 400, &warm);
     server.at_rest(1);
     server.quiet();
     let grown = server.status("VmRSS").saturating_sub(before);

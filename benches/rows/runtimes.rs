@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::load::{in_turns, invocation, load};
+use crate::relay::{Relay, Way};
 use crate::server::{EVENT, Function, Server, native};
 use crate::times::{floor, interleaved, timed};
 use crate::{Bench, Row};
@@ -163,19 +164,24 @@ fn throughput(bench: &Bench) -> Row {
         ("python", function("python3.11", "queue_wait_ms = 60000")),
     ];
     let server = Server::start_with(bench, &functions, ECHO, &["--slots", "12"]);
+    let relay = Relay::start(bench, 12);
     let mut text = Vec::new();
     for clients in [8, 32] {
         let count = bench.amount(5_000);
         let run = |name: &str| {
-            let load = load(&server, clients, count, &invocation(name, EVENT));
+            let load = load(&server.address, clients, count, &invocation(name, EVENT));
             assert_eq!(load.good, count, "{name}");
             load
         };
         let [provided, python, _] =
             in_turns([&|| run("provided"), &|| run("python"), &|| run("native")]);
+        let [relayed, _] = in_turns([&|| relay.load(clients, count, Way::Provided), &|| {
+            relay.load(clients, count, Way::Native)
+        }]);
         text.push(format!(
-            "{clients} clients: provided {:.0}/s, {:.2} x; Python {:.0}/s, {:.2} x",
-            provided.rate, provided.part, python.rate, python.part
+            "{clients} clients: provided {:.0}/s, {:.2} x; Python {:.0}/s, {:.2} x; a bare relay's \
+             provided {:.0}/s, {:.2} x",
+            provided.rate, provided.part, python.rate, python.part, relayed.rate, relayed.part
         ));
     }
     Row {
@@ -193,7 +199,7 @@ fn memory(bench: &Bench) -> Row {
         [("many", function("python3.11", "provisioned_concurrency = 10"))];
     let server = Server::start_with(bench, &functions, COLLECTING, &[]);
     server.at_rest(WORKERS);
-    load(&server, WORKERS, 20 * WORKERS, &invocation("many", EVENT));
+    load(&server.address, WORKERS, 20 * WORKERS, &invocation("many", EVENT));
     server.at_rest(WORKERS);
     let workers = server.get("/hob/workers");
     let pids = workers.as_array().unwrap().iter().map(|worker| worker["pid"].as_i64().unwrap());

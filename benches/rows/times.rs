@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::http::invocations;
+use crate::http::{Conn, invocations};
 use crate::load::{ROUNDS, Rate, in_turns, invocation, load};
+use crate::relay::{Relay, Way};
 use crate::server::{EVENT, Server, exec, native};
 use crate::{Bench, Row, median_p99};
 
@@ -34,11 +35,14 @@ pub fn floor(bench: &Bench, rounds: usize, http: bool) -> Vec<f64> {
 }
 
 pub fn timed(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
-    let mut connection = server.connect();
-    let path = invocations(name);
+    timed_at(&server.address, &invocations(name), rounds)
+}
+
+fn timed_at(address: &str, path: &str, rounds: usize) -> Vec<f64> {
+    let mut connection = Conn::tcp(address);
     let run = |_| {
         let begun = Instant::now();
-        assert_eq!(connection.post(&path, &[], EVENT).status, 200);
+        assert_eq!(connection.post(path, &[], EVENT).status, 200);
         begun.elapsed().as_secs_f64() * 1e6
     };
     (0..rounds).map(run).collect()
@@ -95,16 +99,23 @@ fn cold_native(bench: &Bench) -> Row {
 fn warm(bench: &Bench) -> Row {
     let server = Server::start(bench, &bench.fixed, &[("warm", native(""))], &[], &[]);
     timed(&server, "warm", 100);
-    let [(p50, p99), (floor, floor_p99)] = interleaved(
+    let relay = Relay::start(bench, 1);
+    let [(p50, p99), (relayed, _), (floor, floor_p99)] = interleaved(
         bench.amount(20_000),
-        [&|n| timed(&server, "warm", n), &|n| floor(bench, n, true)],
+        [
+            &|n| timed(&server, "warm", n),
+            &|n| timed_at(&relay.address, Way::Native.path(), n),
+            &|n| floor(bench, n, true),
+        ],
     );
     Row {
         number: "10",
         promise: "warm invocation over a kept connection, native: goal 2 x the bare exchange",
         measured: format!(
-            "{p50:.0} us (p99 {p99:.0}), {:.2} x the bare exchange of {floor:.0} us (p99 {floor_p99:.0})",
-            p50 / floor
+            "{p50:.0} us (p99 {p99:.0}), {:.2} x the bare exchange of {floor:.0} us (p99 \
+             {floor_p99:.0}); a bare relay {:.2} x",
+            p50 / floor,
+            relayed / floor
         ),
         holds: None,
     }
@@ -115,18 +126,23 @@ fn throughput(bench: &Bench) -> Row {
     let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "4"], &[]);
     let warm = invocation("warm", EVENT);
     let bare = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let relay = Relay::start(bench, 4);
     let count = bench.amount(10_000);
     let mut text = Vec::new();
     for clients in [8, 32] {
         let run = |request: &[u8]| {
-            let load = load(&server, clients, count, request);
+            let load = load(&server.address, clients, count, request);
             assert_eq!(load.good, count);
             load
         };
         let [Rate { rate, part }, bare] = in_turns([&|| run(&warm), &|| run(bare)]);
+        let [relayed, _] = in_turns([&|| relay.load(clients, count, Way::Native), &|| {
+            relay.load(clients, count, Way::None)
+        }]);
         text.push(format!(
-            "{clients} clients: {rate:.0}/s, {part:.2} x a reply without a worker ({:.0}/s)",
-            bare.rate
+            "{clients} clients: {rate:.0}/s, {part:.2} x a reply without a worker ({:.0}/s); a bare \
+             relay {:.0}/s, {:.2} x",
+            bare.rate, relayed.rate, relayed.part
         ));
     }
     Row {
@@ -163,14 +179,14 @@ fn overload(bench: &Bench) -> Row {
     let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "4"], &[]);
     let busy = invocation("busy", EVENT);
     let count = bench.amount(10_000);
-    load(&server, 4, 200, &busy);
+    load(&server.address, 4, 200, &busy);
     let refused = RefCell::new(Vec::new());
     let over = || {
-        let mut over = load(&server, 40, count, &busy);
+        let mut over = load(&server.address, 40, count, &busy);
         refused.borrow_mut().append(&mut over.refused);
         over
     };
-    let [goodput, capacity] = in_turns([&over, &|| load(&server, 4, count, &busy)]);
+    let [goodput, capacity] = in_turns([&over, &|| load(&server.address, 4, count, &busy)]);
     let mut refused = refused.into_inner();
     let parts = refused.len() as f64 / (ROUNDS * count) as f64 * 100.0;
     let late = if refused.is_empty() { 0.0 } else { median_p99(&mut refused).1 };
