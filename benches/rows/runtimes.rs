@@ -4,10 +4,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::http::invocations;
 use crate::load::{in_turns, invocation, load};
 use crate::relay::{Relay, Way};
 use crate::server::{EVENT, Function, Server, native};
-use crate::times::{floor, interleaved, timed};
+use crate::times::{alone, call, floor, interleaved, timed};
 use crate::{Bench, Row};
 
 /// A Python handler; and one that keeps its worker busy for a while, and collects its garbage.
@@ -25,6 +26,7 @@ fn function(runtime: &str, more: &str) -> String {
 
 /// Times cold starts from spares: each is waited for before it is wanted.
 fn spared(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
+    let (mut connection, path) = (server.connect(), invocations(name));
     let one = |_| {
         // A spare is for what is called again and again: on a machine with other work, once more.
         let mut calls = 0;
@@ -32,16 +34,17 @@ fn spared(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
             assert!(calls < 10, "{name} has no spare");
             calls += timed(server, name, 2).len();
         }
-        timed(server, name, 1)[0]
+        call(&mut connection, &path)
     };
     (0..rounds).map(one).collect()
 }
 
 /// Times cold starts after a rest, when the processor's caches have little of it left.
 fn rested(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
+    let (mut connection, path) = (server.connect(), invocations(name));
     let one = |_| {
         std::thread::sleep(Duration::from_millis(15));
-        timed(server, name, 1)[0]
+        call(&mut connection, &path)
     };
     (0..rounds).map(one).collect()
 }
@@ -53,9 +56,10 @@ fn native_fork(bench: &Bench) -> Row {
     let server = Server::start(bench, &bench.fixed, &functions, &["--spares", "off"], &[]);
     let spared = Server::start(bench, &bench.fixed, &functions, &[], &[]);
     timed(&spared, "cold", 2);
-    let [(forked, p99), (spare, _), (after_rest, _), (spawn, _)] = interleaved(
+    let [(forked, p99), (close, _), (spare, _), (after_rest, _), (spawn, _)] = interleaved(
         bench.amount(1000),
         [
+            &|n| alone(&server, "cold", n),
             &|n| timed(&server, "cold", n),
             &|n| self::spared(&spared, "cold", n),
             &|n| rested(&server, "cold", n),
@@ -66,8 +70,8 @@ fn native_fork(bench: &Bench) -> Row {
         number: "7",
         promise: "cold start over a kept connection, native from a zygote: goal 150 us",
         measured: format!(
-            "{forked:.0} us (p99 {p99:.0}), {:.2} x the bare process; from a spare {spare:.0} us; \
-             after a rest {after_rest:.0} us",
+            "{forked:.0} us (p99 {p99:.0}), {:.2} x the bare process; while the last one ends \
+             {close:.0} us; from a spare {spare:.0} us; after a rest {after_rest:.0} us",
             forked / spawn
         ),
         holds: None,
@@ -113,23 +117,28 @@ fn python_starts(bench: &Bench, import: &str, rounds: usize) -> String {
     let spared = Server::start_with(bench, &functions, &source, &[]);
     timed(&server, "cold", 2);
     timed(&spared, "cold", 2);
-    let [(bare, _), (answer, _), (forked, p99), (spare, _), (after_rest, _)] = interleaved(
-        rounds,
-        [
-            &|n| start_python(import, BARE, n),
-            &|n| start_python(import, ANSWER, n),
-            &|n| timed(&server, "cold", n),
-            &|n| self::spared(&spared, "cold", n),
-            &|n| rested(&server, "cold", n),
-        ],
-    );
+    let [(bare, _), (answer, _), (forked, p99), (close, _), (spare, _), (after_rest, _)] =
+        interleaved(
+            rounds,
+            [
+                &|n| start_python(import, BARE, n),
+                &|n| start_python(import, ANSWER, n),
+                &|n| alone(&server, "cold", n),
+                &|n| timed(&server, "cold", n),
+                &|n| self::spared(&spared, "cold", n),
+                &|n| rested(&server, "cold", n),
+            ],
+        );
     format!(
-        "forked {:.2} ms (p99 {:.2}), 1/{:.0} of the start of {:.1} ms; from a spare {:.2} ms, \
-         1/{:.0}; after a rest {:.2} ms; a start without JSON {:.1} ms",
+        "forked {:.2} ms (p99 {:.2}), 1/{:.1} of the start of {:.1} ms; while the last one ends \
+         {:.2} ms, 1/{:.1}; from a spare {:.2} ms, 1/{:.0}; after a rest {:.2} ms; a start without \
+         JSON {:.1} ms",
         forked / 1e3,
         p99 / 1e3,
         answer / forked,
         answer / 1e3,
+        close / 1e3,
+        answer / close,
         spare / 1e3,
         answer / spare,
         after_rest / 1e3,

@@ -174,19 +174,18 @@ impl Server {
     }
 
     /// Waits until a function's next worker is there beforehand, and waits for its event: true if that
-    /// is soon.
+    /// is soon. It does not sleep, after which the machine itself would have to wake.
     pub fn spare_waits(&self, function: &str) -> bool {
         let at_rest = |pid: i64| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
         };
         let begun = Instant::now();
-        let path = format!("/hob/functions/{function}");
-        while !self.get(&path)["spare"]["pid"].as_i64().is_some_and(at_rest) {
+        let (mut connection, path) = (self.connect(), format!("/hob/functions/{function}"));
+        while !connection.get(&path).json()["spare"]["pid"].as_i64().is_some_and(at_rest) {
             if begun.elapsed() > Duration::from_secs(2) {
                 return false;
             }
-            std::thread::sleep(Duration::from_millis(1));
         }
         true
     }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::http::{Conn, invocations};
 use crate::load::{ROUNDS, Rate, in_turns, invocation, load};
@@ -40,10 +40,27 @@ pub fn timed(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
 
 fn timed_at(address: &str, path: &str, rounds: usize) -> Vec<f64> {
     let mut connection = Conn::tcp(address);
+    (0..rounds).map(|_| call(&mut connection, path)).collect()
+}
+
+/// What one invocation takes, in microseconds.
+pub fn call(connection: &mut Conn, path: &str) -> f64 {
+    let begun = Instant::now();
+    assert_eq!(connection.post(path, &[], EVENT).status, 200);
+    begun.elapsed().as_secs_f64() * 1e6
+}
+
+/// Times cold starts, each once the last one's worker is gone: what that takes to end belongs to no
+/// start, as little as a bare process's end does.
+pub fn alone(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
+    let mut connection = server.connect();
+    let path = invocations(name);
     let run = |_| {
         let begun = Instant::now();
-        assert_eq!(connection.post(path, &[], EVENT).status, 200);
-        begun.elapsed().as_secs_f64() * 1e6
+        while !connection.get("/hob/workers").json().as_array().unwrap().is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the last worker stays");
+        }
+        call(&mut connection, &path)
     };
     (0..rounds).map(run).collect()
 }
