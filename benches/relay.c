@@ -153,6 +153,8 @@ int main(int argc, char **argv) {
     char api[32];
     check(argc != 4);
     signal(SIGPIPE, SIG_IGN);
+    // It goes with who started it.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     check((watcher = epoll_create1(EPOLL_CLOEXEC)) < 0);
     check((listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0);
     check(bind(listener, (void *)&address, size) || listen(listener, 128));

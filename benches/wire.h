@@ -8,7 +8,7 @@ static const unsigned char wire_hello[] = {2, 0, 0, 0, 0, 5, 1, 0, 0, 0, 1};
 // What a worker reads its events from, and writes to.
 enum { wire_events = 3, wire_out = 0 };
 
-static unsigned char *wire_varint(unsigned char *p, uint64_t *value) {
+static inline unsigned char *wire_varint(unsigned char *p, uint64_t *value) {
     int shift = 0;
     for (*value = 0;; shift += 7) {
         *value |= (uint64_t)(*p & 127) << shift;
@@ -18,7 +18,7 @@ static unsigned char *wire_varint(unsigned char *p, uint64_t *value) {
 
 // An invocation: its number, a deadline, five texts; the rest is the event, which this finds. The
 // number begins at the sixth byte.
-static unsigned char *wire_event(unsigned char *frame, size_t *id_length) {
+static inline unsigned char *wire_event(unsigned char *frame, size_t *id_length) {
     uint64_t value;
     unsigned char *p = wire_varint(frame + 5, &value);
     *id_length = p - (frame + 5);
@@ -31,7 +31,7 @@ static unsigned char *wire_event(unsigned char *frame, size_t *id_length) {
 }
 
 // The length of the frame that begins `in`, with its prefix; 0 while not all of it is there.
-static size_t wire_whole(const unsigned char *in, size_t have) {
+static inline size_t wire_whole(const unsigned char *in, size_t have) {
     uint32_t length;
     if (have < 4) return 0;
     memcpy(&length, in, 4);
@@ -40,7 +40,7 @@ static size_t wire_whole(const unsigned char *in, size_t have) {
 
 // Puts what stands around a reply of so many bytes at `out` + 5 + id_length: its frame, and the wish for
 // more work. Returns how many bytes that is in all.
-static size_t wire_reply(unsigned char *out, const unsigned char *frame, size_t id_length, size_t reply) {
+static inline size_t wire_reply(unsigned char *out, const unsigned char *frame, size_t id_length, size_t reply) {
     uint32_t length = 1 + id_length + reply;
     memcpy(out, &length, 4);
     out[4] = 2;

@@ -8,7 +8,7 @@ use crate::http::invocations;
 use crate::load::{in_turns, invocation, load};
 use crate::relay::{Relay, Way};
 use crate::server::{EVENT, Function, Server, native};
-use crate::times::{alone, call, floor, interleaved, timed};
+use crate::times::{Floor, alone, call, floor, interleaved, timed};
 use crate::{Bench, Row};
 
 /// A Python handler; and one that keeps its worker busy for a while, and collects its garbage.
@@ -56,21 +56,24 @@ fn native_fork(bench: &Bench) -> Row {
     let server = Server::start(bench, &bench.fixed, &functions, &["--spares", "off"], &[]);
     let spared = Server::start(bench, &bench.fixed, &functions, &[], &[]);
     timed(&spared, "cold", 2);
-    let [(forked, p99), (close, _), (spare, _), (after_rest, _), (spawn, _)] = interleaved(
-        bench.amount(1000),
-        [
-            &|n| alone(&server, "cold", n),
-            &|n| timed(&server, "cold", n),
-            &|n| self::spared(&spared, "cold", n),
-            &|n| rested(&server, "cold", n),
-            &|n| floor(bench, n, false),
-        ],
-    );
+    let [(forked, p99), (bare, _), (close, _), (spare, _), (after_rest, _), (spawn, _)] =
+        interleaved(
+            bench.amount(1000),
+            [
+                &|n| alone(&server, "cold", n),
+                &|n| floor(bench, n, Floor::Fork),
+                &|n| timed(&server, "cold", n),
+                &|n| self::spared(&spared, "cold", n),
+                &|n| rested(&server, "cold", n),
+                &|n| floor(bench, n, Floor::Process),
+            ],
+        );
     Row {
         number: "7",
         promise: "cold start over a kept connection, native from a zygote: goal 150 us",
         measured: format!(
-            "{forked:.0} us (p99 {p99:.0}), {:.2} x the bare process; while the last one ends \
+            "{forked:.0} us (p99 {p99:.0}), {:.2} x the bare process; by a bare host without HTTP \
+             {bare:.0} us; while the last one ends \
              {close:.0} us; from a spare {spare:.0} us; after a rest {after_rest:.0} us",
             forked / spawn
         ),

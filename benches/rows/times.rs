@@ -21,13 +21,26 @@ pub fn rows(bench: &Bench) -> Vec<Row> {
     ]
 }
 
-/// What the machine takes for a process (or with `http` for an exchange), in microseconds.
-pub fn floor(bench: &Bench, rounds: usize, http: bool) -> Vec<f64> {
+/// What the machine takes by itself.
+#[derive(Clone, Copy)]
+pub enum Floor {
+    /// To start a process, have its answer, and reap it.
+    Process,
+    /// To exchange a request and a reply over HTTP.
+    Exchange,
+    /// To fork a native zygote, until its worker has answered an event.
+    Fork,
+}
+
+/// What the machine takes, in microseconds.
+pub fn floor(bench: &Bench, rounds: usize, floor: Floor) -> Vec<f64> {
+    let (tool, more): (_, &[&str]) = match floor {
+        Floor::Process => ("echo", &[]),
+        Floor::Exchange => ("echo", &["http"]),
+        Floor::Fork => ("fork", &["fork"]),
+    };
     let mut command = Command::new(bench.tool("floor"));
-    command.arg(bench.tool("echo")).arg(rounds.to_string());
-    if http {
-        command.arg("http");
-    }
+    command.arg(bench.tool(tool)).arg(rounds.to_string()).args(more);
     let output = command.output().unwrap();
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
@@ -83,7 +96,9 @@ fn cold(bench: &Bench) -> Row {
     let server = Server::start(bench, &bench.fixed, &[("cold", exec(""))], &[], &[]);
     let [(total, p99), (spawn, _), (exchange, _)] = interleaved(
         bench.amount(2000),
-        [&|n| timed(&server, "cold", n), &|n| floor(bench, n, false), &|n| floor(bench, n, true)],
+        [&|n| timed(&server, "cold", n), &|n| floor(bench, n, Floor::Process), &|n| {
+            floor(bench, n, Floor::Exchange)
+        }],
     );
     let own = total - spawn - exchange;
     Row {
@@ -103,7 +118,7 @@ fn cold_native(bench: &Bench) -> Row {
     let server = Server::start(bench, &bench.fixed, &functions, &[], &[]);
     let [(total, p99), (spawn, _)] = interleaved(
         bench.amount(1000),
-        [&|n| timed(&server, "cold", n), &|n| floor(bench, n, false)],
+        [&|n| timed(&server, "cold", n), &|n| floor(bench, n, Floor::Process)],
     );
     Row {
         number: "7a",
@@ -122,7 +137,7 @@ fn warm(bench: &Bench) -> Row {
         [
             &|n| timed(&server, "warm", n),
             &|n| timed_at(&relay.address, Way::Native.path(), n),
-            &|n| floor(bench, n, true),
+            &|n| floor(bench, n, Floor::Exchange),
         ],
     );
     Row {
