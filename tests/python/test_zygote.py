@@ -319,7 +319,7 @@ class Refusing(Case):
             self.end(first)
 
     def test_descriptors_that_harm_nobody(self):
-        for doing in ("no-hook random-device", "file socket", "no-hook snapshot file"):
+        for doing in ("no-hook random-device", "no-hook libffi", "file socket", "no-hook snapshot file"):
             first = self.fit(doing)
             self.end(self.worker(first), first)
 

@@ -227,7 +227,9 @@ def _name_descriptor(descriptor):
     if stat.S_ISFIFO(kind):
         return "a pipe"
     if stat.S_ISREG(kind):
-        return f"a file ({name})"
+        # What `ctypes` calls with keeps its own file open, to map it for callbacks: never read.
+        is_libffi = os.path.basename(name).startswith("libffi.so")
+        return None if is_libffi else f"a file ({name})"
     if stat.S_ISDIR(kind):
         return f"a directory ({name})"
     return name.replace("anon_inode:", "an ").replace("[", "").replace("]", "")
