@@ -269,7 +269,8 @@ impl Record<'_> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let billed = self.duration_us.div_ceil(1000).max(1);
+        // Of the duration as it is shown: whoever reads the line rounds that up.
+        let billed = (self.duration_us / 10).div_ceil(100).max(1);
         write!(
             f,
             "Duration: {} ms\tBilled Duration: {billed} ms\tMemory Size: {} MB\t\
@@ -387,6 +388,7 @@ mod tests {
             duration_us: 0,
             ..report
         };
+        let even = Report { init_us: None, duration_us: 4001, ..report };
         for (entry, text) in [
             (
                 Entry::Start { version: "$LATEST" },
@@ -399,6 +401,13 @@ mod tests {
                     "END RequestId: {id}\nREPORT RequestId: {id}\tDuration: 3.01 ms\t\
                      Billed Duration: 4 ms\tMemory Size: 128 MB\tMax Memory Used: 36 MB\t\
                      Init Duration: 110.10 ms\t\n"
+                ),
+            ),
+            (
+                Entry::Report(even),
+                format!(
+                    "END RequestId: {id}\nREPORT RequestId: {id}\tDuration: 4.00 ms\t\
+                     Billed Duration: 4 ms\tMemory Size: 128 MB\tMax Memory Used: 36 MB\t\n"
                 ),
             ),
             (

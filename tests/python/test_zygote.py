@@ -66,7 +66,7 @@ class Forking(Case):
                 self.assertEqual(seen["imported"], first.pid)
                 self.assertEqual(seen["parent"], os.getpid())
                 self.assertEqual(seen["group"], worker.pid)
-                self.assertIn(seen["thread"], (0, worker.pid))
+                self.assertEqual(seen["thread"], worker.pid)
                 self.assertTrue(seen["gc"])
                 self.assertEqual(seen["calls"], [["on_fork", worker.pid]])
                 self.assertEqual(seen["late"], [1])

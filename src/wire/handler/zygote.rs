@@ -1,9 +1,9 @@
 //! A native zygote: the process that has initialised, and forks the workers.
 //!
 //! On the GNU C library a worker is made by `clone(CLONE_PARENT)`, so that it is the host's own
-//! child from its first moment. Elsewhere the C library must do the fork itself, or its idea of the
-//! thread's number stays the zygote's (musl's `abort` would then end the zygote): a fork of a fork
-//! whose parent exits, and the host adopts the orphan.
+//! child from its first moment. Elsewhere, and where the kernel refuses that, the C library must do the
+//! fork itself, or its idea of the thread's number stays the zygote's (musl's `abort` would then end
+//! the zygote): a fork of a fork whose parent exits, and the host adopts the orphan.
 
 #![allow(
     unsafe_code,
@@ -36,6 +36,7 @@ pub fn fork_workers(mut control: UnixStream, sharing: bool) -> Result<Option<End
         None => say(&mut control, FromWorker::Ready, b"")?,
         Some(why) => say(&mut control, FromWorker::Unforkable, why.as_bytes())?,
     }
+    let place = thread_number();
     let mut input = Vec::new();
     while let Some((id, environment, ends, log)) = receive(&control, &mut input)? {
         std::io::stdout().flush()?;
@@ -48,7 +49,7 @@ pub fn fork_workers(mut control: UnixStream, sharing: bool) -> Result<Option<End
         }
         // SAFETY: `threads` found this thread alone; between the fork and its return the child
         // does nothing.
-        let pid = unsafe { fork() };
+        let pid = unsafe { fork(place) };
         if pid == 0 {
             drop(control);
             leave_zygote(host);
@@ -201,38 +202,49 @@ pub fn memory_kib_max() -> u32 {
 }
 
 /// Forks a process whose parent is the host: 0 in the new one, its number in this one, negative if
-/// that failed.
+/// that failed. `place` is that of `thread_number`.
 ///
 /// # Safety
 /// Only while there is one thread.
-#[cfg(target_env = "gnu")]
-unsafe fn fork() -> i32 {
+unsafe fn fork(place: Option<usize>) -> i32 {
+    // SAFETY: one thread, says the caller.
+    unsafe {
+        let Some(place) = place else { return fork_twice() };
+        let pid = clone(place);
+        let short = [Some(libc::EAGAIN), Some(libc::ENOMEM)];
+        if pid >= 0 || short.contains(&std::io::Error::last_os_error().raw_os_error()) {
+            return pid;
+        }
+        // Refused for good: by an emulator, or in the first process of a container.
+        fork_twice()
+    }
+}
+
+/// By one system call, with what the C library's own `fork` asks of it: the kernel writes the new
+/// number to `place`.
+///
+/// # Safety
+/// Only while there is one thread, whose number the C library keeps at `place`.
+unsafe fn clone(place: usize) -> i32 {
     let flags = libc::CLONE_PARENT | libc::SIGCHLD;
     let flags = libc::c_long::from(flags | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID);
-    let mut tid: usize = 0;
-    // SAFETY: prctl writes one address; it is where the C library keeps the thread's number, which
-    // the kernel sets in the child as it does for the library's own fork. Without a new stack the
-    // child goes on here, on its copy of everything.
+    let none: libc::c_long = 0;
+    // SAFETY: without a new stack the child goes on here, on its copy of everything.
     let pid = unsafe {
-        if libc::prctl(libc::PR_GET_TID_ADDRESS, &raw mut tid) != 0 {
-            return -1;
-        }
-        let none: libc::c_long = 0;
         if cfg!(target_arch = "x86_64") {
-            libc::syscall(libc::SYS_clone, flags, none, none, tid, none)
+            libc::syscall(libc::SYS_clone, flags, none, none, place, none)
         } else {
-            libc::syscall(libc::SYS_clone, flags, none, none, none, tid)
+            libc::syscall(libc::SYS_clone, flags, none, none, none, place)
         }
     };
     i32::try_from(pid).unwrap_or(-1)
 }
 
-/// The same where the C library must do it.
+/// By the C library, twice: the process in between ends, and the host adopts the second.
 ///
 /// # Safety
 /// Only while there is one thread.
-#[cfg(not(target_env = "gnu"))]
-unsafe fn fork() -> i32 {
+unsafe fn fork_twice() -> i32 {
     let Ok((mut reader, mut writer)) = std::io::pipe() else { return -1 };
     // SAFETY: one thread, says the caller; the process in between makes system calls only.
     unsafe {
@@ -255,5 +267,99 @@ unsafe fn fork() -> i32 {
         let read = std::io::Read::read_exact(&mut reader, &mut pid);
         libc::waitpid(between, core::ptr::null_mut(), 0);
         if between < 0 || read.is_err() { -1 } else { i32::from_ne_bytes(pid) }
+    }
+}
+
+/// Where the GNU C library keeps this thread's number, which nothing but its own `fork` puts right in
+/// a child. The kernel knows a place too, but not if it was built for small boards, and since glibc
+/// 2.43 it is another one: so the library's record of the thread is looked through, and the place is
+/// the one that `pthread_getcpuclockid` goes by. `None` if there is no such.
+#[cfg(target_env = "gnu")]
+fn thread_number() -> Option<usize> {
+    /// Bytes of the record that are looked at: fewer than it has anywhere. The number is at 104 to 720.
+    const RECORD: usize = 1024;
+    // SAFETY: `pthread_self` is the address of the record, which is this thread's own; what is
+    // changed there is changed back before anything else is called that reads it.
+    unsafe {
+        let record = usize::try_from(libc::pthread_self()).ok()?;
+        let number = libc::gettid();
+        (record..record + RECORD).step_by(size_of::<libc::pid_t>()).find(|place| {
+            let place = core::ptr::with_exposed_provenance_mut::<libc::pid_t>(*place);
+            if place.read_volatile() != number {
+                return false;
+            }
+            place.write_volatile(number + 1);
+            let kept = kept_number();
+            place.write_volatile(number);
+            kept == Some(number + 1)
+        })
+    }
+}
+
+/// Elsewhere the library's `fork` does more than that.
+#[cfg(not(target_env = "gnu"))]
+fn thread_number() -> Option<usize> {
+    None
+}
+
+/// This thread's number as the C library has it.
+#[cfg(target_env = "gnu")]
+fn kept_number() -> Option<libc::pid_t> {
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: this thread's own clock, written to a local.
+    let error = unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) };
+    // The kernel has the number of a thread in its clock's, from the fourth bit on, inverted.
+    (error == 0).then_some(!(clock >> 3))
+}
+
+#[cfg(test)]
+#[cfg(target_env = "gnu")]
+mod tests {
+    use super::*;
+
+    /// What a forked worker finds to be wrong: nothing is 0.
+    fn wrong(place: Option<usize>) -> i32 {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+        // SAFETY: the processes that are forked call nothing that another thread may hold locked.
+        unsafe {
+            let host = libc::getpid();
+            let (mut reader, mut writer) = std::io::pipe().unwrap();
+            let zygote = libc::fork();
+            if zygote == 0 {
+                let worker = fork(place);
+                if worker == 0 {
+                    while libc::getppid() != host {
+                        libc::sched_yield();
+                    }
+                    let right = kept_number() == Some(libc::getpid());
+                    libc::_exit(i32::from(!right));
+                }
+                let told = writer.write_all(&worker.to_ne_bytes());
+                libc::_exit(i32::from(told.is_err()));
+            }
+            let mut worker = [0; 4];
+            std::io::Read::read_exact(&mut reader, &mut worker).unwrap();
+            let mut status = 0;
+            assert_eq!(libc::waitpid(zygote, &raw mut status, 0), zygote);
+            assert_eq!(status, 0);
+            let worker = i32::from_ne_bytes(worker);
+            assert_eq!(libc::waitpid(worker, &raw mut status, 0), worker);
+            status
+        }
+    }
+
+    #[test]
+    fn a_worker_is_the_hosts_and_knows_its_number() {
+        let place = thread_number();
+        assert!(place.is_some(), "it is found");
+        assert_eq!(wrong(place), 0);
+        // A place where nothing is kept: what is checked here can fail.
+        let mut elsewhere: libc::pid_t = 0;
+        assert_ne!(wrong(Some((&raw mut elsewhere).expose_provenance())), 0);
+    }
+
+    #[test]
+    fn so_is_one_that_was_forked_twice() {
+        assert_eq!(wrong(None), 0);
     }
 }

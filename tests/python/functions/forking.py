@@ -134,26 +134,15 @@ def descriptors():
     return found
 
 
-def thread_id_place():
-    """Where the C library keeps the main thread's id; 0 where the kernel does not say."""
-    if "no-ctypes" in doing:
-        return 0
-    import ctypes
-
-    place = ctypes.c_uint64(0)
-    ctypes.CDLL(None).prctl(40, ctypes.byref(place), 0, 0, 0)
-    return place.value
-
-
-place_at_import = thread_id_place()
-
-
 def cached_thread_id():
-    if not place_at_import:
-        return 0
+    """The main thread's id as the C library has it, which names that thread's clock by it."""
     import ctypes
 
-    return ctypes.c_int.from_address(place_at_import).value
+    library = ctypes.PyDLL(None)
+    library.pthread_self.restype = ctypes.c_void_p
+    clock = ctypes.c_int(0)
+    library.pthread_getcpuclockid(ctypes.c_void_p(library.pthread_self()), ctypes.byref(clock))
+    return ~(clock.value >> 3)
 
 
 def called(late=[]):
@@ -168,7 +157,7 @@ def handler(event, context):
         "imported": imported,
         "parent": os.getppid(),
         "group": os.getpgid(0),
-        "thread": cached_thread_id(),
+        "thread": 0 if "no-ctypes" in doing else cached_thread_id(),
         "gc": gc.isenabled(),
         "random": random.random(),
         "calls": calls,

@@ -26,7 +26,10 @@ _CLONE_PARENT = 0x00008000
 _CLONE_CHILD_CLEARTID = 0x00200000
 _CLONE_CHILD_SETTID = 0x01000000
 _PR_SET_PDEATHSIG = 1
-_PR_GET_TID_ADDRESS = 40
+
+# Bytes of the C library's record of a thread that are looked at: fewer than it has anywhere. The
+# thread's id is at 104 to 720.
+_RECORD = 1024
 
 # Number of clone, and whether the last two of its five arguments are (child's tid, thread pointer)
 # or the other way round.
@@ -132,24 +135,18 @@ class _Clone:
                 return None
         except (OSError, ValueError):
             return None
-        return cls(library, double, *_CLONE[machine])
+        place = _place_of_id(library.ctypes)
+        return cls(library, double, place, *_CLONE[machine]) if place else None
 
-    def __init__(self, library, double, number, tid_first):
+    def __init__(self, library, double, place, number, tid_first):
         self._library = library
         self._double = double
         self._prepared = double.prepared
         self._before, self._parent, self._child = map(
             library.procedure, ("PyOS_BeforeFork", "PyOS_AfterFork_Parent", "PyOS_AfterFork_Child")
         )
-        ctypes = library.ctypes
-        flags = _CLONE_PARENT | _SIGCHLD
-        # Where the C library keeps the thread's id. The kernel writes an address of its own width.
-        place = ctypes.c_uint64(0)
-        prctl, arguments = library.call("prctl", _PR_GET_TID_ADDRESS, ctypes.byref(place), 0, 0, 0)
-        prctl(*arguments)
-        if place.value:
-            flags |= _CLONE_CHILD_SETTID | _CLONE_CHILD_CLEARTID
-        last = (place.value, 0) if tid_first else (0, place.value)
+        flags = _CLONE_PARENT | _CLONE_CHILD_SETTID | _CLONE_CHILD_CLEARTID | _SIGCHLD
+        last = (place, 0) if tid_first else (0, place)
         self._clone, self._arguments = library.call("syscall", number, flags, 0, 0, *last)
 
     def serve(self, control):
@@ -206,6 +203,34 @@ class _Clone:
         # Refused here for good: by an emulator, or in the first process of a container.
         self.fork = self._double.fork
         return self.fork()
+
+
+def _place_of_id(ctypes):
+    """Where glibc keeps this thread's id, which only its own `fork` would put right in a child.
+
+    The kernel knows a place too, but not if it was built for small boards, and since glibc 2.43 it
+    is another one. So the record of the thread is looked through, and the place is the one that
+    `pthread_getcpuclockid` goes by. None if there is no such.
+    """
+    python = ctypes.PyDLL(None)
+    python.pthread_self.restype = ctypes.c_void_p
+    record = python.pthread_self()
+    size = ctypes.sizeof(ctypes.c_int)
+    words = (ctypes.c_int * (_RECORD // size)).from_address(record)
+    clock = ctypes.c_int()
+    clock_of_thread = python.pthread_getcpuclockid
+    arguments = ctypes.c_void_p(record), ctypes.byref(clock)
+    own = os.getpid()
+    for at, word in enumerate(words):
+        if word != own:
+            continue
+        words[at] = own + 1
+        clock_of_thread(*arguments)
+        words[at] = own
+        # The kernel has the id of a thread in its clock's, from the fourth bit on, inverted.
+        if ~(clock.value >> 3) == own + 1:
+            return record + at * size
+    return None
 
 
 def _warm_keys(ctypes):
