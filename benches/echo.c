@@ -1,5 +1,6 @@
 // The smallest worker there is, so that what is measured is the host: a native one that echoes
 // its event over the wire, or with an argument one that echoes standard input once.
+#include <time.h>
 #include <unistd.h>
 
 #include "wire.h"
@@ -13,6 +14,13 @@ static int once(void) {
     return write(1, in, length) != length;
 }
 
+static void work(void) {
+    struct timespec from, now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
+    do clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    while ((now.tv_sec - from.tv_sec) * 1000000000L + now.tv_nsec - from.tv_nsec < 1000000);
+}
+
 int main(int argc, char **argv) {
     (void)argv;
     if (argc > 1) return once();
@@ -23,10 +31,11 @@ int main(int argc, char **argv) {
         have += n;
         size_t whole = wire_whole(in, have), id_length;
         if (!whole) continue;
-        // The event may ask for a crash; everything else is echoed.
+        // The event may ask for a crash, or for a millisecond's work; everything else is echoed.
         unsigned char *event = wire_event(in, &id_length);
         size_t length = in + whole - event;
         if (length > 6 && !memcmp(event, "\"crash", 6)) _exit(9);
+        if (length > 5 && !memcmp(event, "\"work", 5)) work();
         memcpy(out + 5 + id_length, event, length);
         length = wire_reply(out, in, id_length, length);
         if (write(wire_out, out, length) < 0) return 1;

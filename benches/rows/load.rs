@@ -34,8 +34,8 @@ pub fn invocation(function: &str, event: &[u8]) -> Vec<u8> {
     [head.as_bytes(), event].concat()
 }
 
-/// Sends a request `count` times to an address, over so many connections, each of which sends its next one once
-/// the last was answered: all are busy until the requests are used up.
+/// Sends a request to an address until it was answered 200 `count` times, over so many connections, each of
+/// which sends its next one once the last was answered: all are busy until the requests are used up.
 pub fn load(address: &str, clients: usize, count: usize, request: &[u8]) -> Load {
     std::thread::scope(|scope| {
         let run = || {
@@ -115,11 +115,11 @@ impl Clients<'_> {
     fn run(&mut self, count: usize) -> Load {
         let begun = Instant::now();
         let mut load = Load { good: 0, refused: Vec::new(), seconds: 0.0 };
-        let (mut sent, mut answered) = (count.min(self.all.len()), 0);
+        let mut sent = count.min(self.all.len());
         self.all.iter_mut().take(sent).for_each(|client| client.send(self.request));
         let mut events = Vec::with_capacity(self.all.len());
         let timeout = PATIENCE.try_into().unwrap();
-        while answered < count {
+        while load.good < count {
             events.clear();
             epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout))
                 .unwrap();
@@ -127,11 +127,11 @@ impl Clients<'_> {
             for event in &events {
                 let client = &mut self.all[usize::try_from(event.data.u64()).unwrap()];
                 let Some(status) = client.read() else { continue };
-                answered += 1;
                 if status == 200 {
                     load.good += 1;
                 } else {
                     load.refused.push(client.begun.elapsed().as_secs_f64() * 1e3);
+                    sent -= 1;
                 }
                 if sent < count {
                     sent += 1;

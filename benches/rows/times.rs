@@ -164,7 +164,7 @@ fn throughput(bench: &Bench) -> Row {
     for clients in [8, 32] {
         let run = |request: &[u8]| {
             let load = load(&server.address, clients, count, request);
-            assert_eq!(load.good, count);
+            assert!(load.refused.is_empty());
             load
         };
         let [Rate { rate, part }, bare] = in_turns([&|| run(&warm), &|| run(bare)]);
@@ -209,27 +209,33 @@ fn start(bench: &Bench) -> Row {
 fn overload(bench: &Bench) -> Row {
     let functions = [("busy", native("queue_wait_ms = 0"))];
     let server = Server::start(bench, &bench.fixed, &functions, &["--slots", "4"], &[]);
-    let busy = invocation("busy", EVENT);
-    let count = bench.amount(10_000);
-    load(&server.address, 4, 200, &busy);
-    let refused = RefCell::new(Vec::new());
-    let over = || {
-        let mut over = load(&server.address, 40, count, &busy);
-        refused.borrow_mut().append(&mut over.refused);
-        over
-    };
-    let [goodput, capacity] = in_turns([&over, &|| load(&server.address, 4, count, &busy)]);
-    let mut refused = refused.into_inner();
-    let parts = refused.len() as f64 / (ROUNDS * count) as f64 * 100.0;
-    let late = if refused.is_empty() { 0.0 } else { median_p99(&mut refused).1 };
+    let text = [("", EVENT, 10_000), ("; of a millisecond's work, ", b"\"work\"", 200)].map(
+        |(what, event, count)| {
+            let busy = invocation("busy", event);
+            let count = bench.amount(count);
+            load(&server.address, 4, count.min(200), &busy);
+            let refused = RefCell::new(Vec::new());
+            let over = || {
+                let mut over = load(&server.address, 40, count, &busy);
+                refused.borrow_mut().append(&mut over.refused);
+                over
+            };
+            let [goodput, capacity] = in_turns([&over, &|| load(&server.address, 4, count, &busy)]);
+            let mut refused = refused.into_inner();
+            let all = refused.len() + ROUNDS * count;
+            let parts = refused.len() as f64 / all as f64 * 100.0;
+            let late = if refused.is_empty() { 0.0 } else { median_p99(&mut refused).1 };
+            format!(
+                "{what}{:.0} % of {:.0}/s; {parts:.0} % of requests refused, p99 {late:.1} ms",
+                goodput.part * 100.0,
+                capacity.rate
+            )
+        },
+    );
     Row {
         number: "19",
         promise: "overload 10 x: goodput at least 95 % of capacity, refusals within 10 ms",
-        measured: format!(
-            "{:.0} % of {:.0}/s; {parts:.0} % of requests refused, p99 {late:.1} ms",
-            goodput.part * 100.0,
-            capacity.rate
-        ),
+        measured: text.concat(),
         holds: None,
     }
 }

@@ -1,11 +1,11 @@
 //! Errors in the shape that Lambda's clients read: status, `x-amzn-ErrorType`, a JSON body.
 
+use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
 
 use crate::function::name::BadName;
 use crate::host::invocation::RequestId;
 use crate::http::{Closed, Connection, Head, Method};
-use crate::io::Text;
 use crate::pool::Refusal;
 
 /// One error, as Lambda's API answers it. On the heap: every result of the API has room for one, and
@@ -21,7 +21,7 @@ pub struct Details {
     /// The exception's name.
     pub name: &'static str,
     /// One sentence.
-    pub message: String,
+    pub message: Cow<'static, str>,
     /// `User`, `Service`, or neither.
     kind: Option<&'static str>,
     /// Why an invocation was throttled.
@@ -49,7 +49,7 @@ impl DerefMut for ApiError {
 }
 
 impl ApiError {
-    fn user(status: u16, name: &'static str, message: impl Into<String>) -> ApiError {
+    fn user(status: u16, name: &'static str, message: impl Into<Cow<'static, str>>) -> ApiError {
         // Lambda spells this field two ways, and old clients read just one of them.
         let capital =
             ["ResourceNotFoundException", "ServiceException", "RecursiveInvocationException"]
@@ -78,32 +78,32 @@ impl ApiError {
     }
 
     /// 404: there is no such thing.
-    pub fn not_found(message: impl Into<String>) -> ApiError {
+    pub fn not_found(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::user(404, "ResourceNotFoundException", message)
     }
 
     /// 400: a parameter has no valid value.
-    pub fn invalid_parameter(message: impl Into<String>) -> ApiError {
+    pub fn invalid_parameter(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::user(400, "InvalidParameterValueException", message)
     }
 
     /// The same without a type, as Lambda answers it in a few places.
-    pub fn untyped_parameter(message: impl Into<String>) -> ApiError {
+    pub fn untyped_parameter(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::invalid_parameter(message).untyped()
     }
 
     /// 400: the body is not what it should be.
-    pub fn invalid_content(message: impl Into<String>) -> ApiError {
+    pub fn invalid_content(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::user(400, "InvalidRequestContentException", message)
     }
 
     /// 400: a value that no parameter of that name may have.
-    pub fn validation(message: impl Into<String>) -> ApiError {
+    pub fn validation(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::user(400, "ValidationException", message).untyped()
     }
 
     /// 400: a value of another type than the parameter's.
-    pub fn serialization(message: impl Into<String>) -> ApiError {
+    pub fn serialization(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::user(400, "SerializationException", message).untyped()
     }
 
@@ -146,7 +146,7 @@ impl ApiError {
     }
 
     /// 413: the zip, or the request that it is in, is too large.
-    pub fn entity_too_large(message: impl Into<String>) -> ApiError {
+    pub fn entity_too_large(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::user(413, "RequestEntityTooLargeException", message)
     }
 
@@ -160,7 +160,7 @@ impl ApiError {
     }
 
     /// 409: it is not in a state for that.
-    pub fn conflict(message: impl Into<String>) -> ApiError {
+    pub fn conflict(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::user(409, "ResourceConflictException", message)
     }
 
@@ -172,7 +172,7 @@ impl ApiError {
     }
 
     /// 403: who calls is not known, or may not do this.
-    pub fn forbidden(name: &'static str, message: impl Into<String>) -> ApiError {
+    pub fn forbidden(name: &'static str, message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::user(403, name, message).untyped()
     }
 
@@ -186,7 +186,7 @@ impl ApiError {
     }
 
     /// 400: a signature, or what belongs to it, is not there or not readable.
-    pub fn incomplete_signature(message: impl Into<String>) -> ApiError {
+    pub fn incomplete_signature(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::user(400, "IncompleteSignatureException", message).untyped()
     }
 
@@ -196,7 +196,7 @@ impl ApiError {
     }
 
     /// 5xx: the server's own fault.
-    pub fn service(status: u16, message: impl Into<String>) -> ApiError {
+    pub fn service(status: u16, message: impl Into<Cow<'static, str>>) -> ApiError {
         let mut error = ApiError::user(status, "ServiceException", message);
         error.kind = Some("Service");
         error
@@ -252,20 +252,22 @@ impl ApiError {
         }
     }
 
-    /// The body. Not built first: under overload it is made more often than anything else.
-    fn json(&self) -> Text {
-        let mut body = Text::default();
-        body.put("{");
+    /// The body.
+    fn json(&self) -> Vec<u8> {
+        // What stands around the sentence, of the longest.
+        const AROUND: usize = 128;
+        let mut body = Vec::with_capacity(AROUND + self.message.len());
+        body.push(b'{');
         for (name, value) in [("\"Reason\":\"", self.reason), ("\"Type\":\"", self.kind)] {
             if let Some(value) = value {
-                body.put(name);
-                body.put(value);
-                body.put("\",");
+                body.extend_from_slice(name.as_bytes());
+                body.extend_from_slice(value.as_bytes());
+                body.extend_from_slice(b"\",");
             }
         }
-        body.put(if self.capital { "\"Message\":" } else { "\"message\":" });
-        body.put(&*serde_json::to_string(&self.message).unwrap_or_default());
-        body.put("}");
+        body.extend_from_slice(if self.capital { b"\"Message\":" } else { b"\"message\":" });
+        serde_json::to_writer(&mut body, &*self.message).expect("text, to memory");
+        body.push(b'}');
         body
     }
 
@@ -286,8 +288,8 @@ impl ApiError {
         if let Some(seconds) = self.retry_after_s {
             head = head.field("Retry-After", u64::from(seconds));
         }
-        let head = head.connection(request, keeps).lines(&self.lines).body(body.end());
-        let body = if request.method == Method::Head { b"" } else { body.bytes() };
+        let head = head.connection(request, keeps).lines(&self.lines).body(body.len());
+        let body = if request.method == Method::Head { b"" } else { &body[..] };
         connection.send(head, body).await
     }
 }
@@ -307,8 +309,7 @@ mod tests {
             (ApiError::invalid_content("x\n\""), r#"{"Type":"User","message":"x\n\""}"#),
             (ApiError::service(500, "x"), r#"{"Message":"x","Type":"Service"}"#),
         ] {
-            let json: serde_json::Value =
-                serde_json::from_str(error.json().as_str()).expect("JSON");
+            let json: serde_json::Value = serde_json::from_slice(&error.json()).expect("JSON");
             assert_eq!(json, serde_json::from_str::<serde_json::Value>(body).expect("JSON"));
         }
     }

@@ -37,8 +37,8 @@ impl Text {
     /// Appends text that stands in bytes: digits, a date.
     pub fn put_ascii(&mut self, ascii: &[u8]) {
         let end = self.length + ascii.len();
-        if end > self.space.len() {
-            self.space.resize(end.next_multiple_of(SPACE), 0);
+        while end > self.space.len() {
+            self.space.extend_from_slice(&[0; SPACE]);
         }
         if let Some(place) = self.space.get_mut(self.length..end) {
             room::copy(place, ascii);

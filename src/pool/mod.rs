@@ -41,7 +41,7 @@ pub use slot::{Slot, State};
 pub use time::Instant;
 pub use version::{Hold, Version};
 
-use crate::limits::{ACTIONS_MAX, SLOTS_MAX, VERSIONS_MAX};
+use crate::limits::{ACTIONS_MAX, QUEUE_WAIT_MS_MIN, SLOTS_MAX, VERSIONS_MAX};
 
 /// What one event asks of the host, in order.
 pub type Actions = Vec<Action, ACTIONS_MAX>;
@@ -317,7 +317,7 @@ impl Pool {
             push(actions, Action::Settle { invocation, outcome: Outcome::InitFailed });
             return;
         }
-        let until = now.after_ms(version.settings.queue_wait_ms);
+        let until = now.after_ms(version.settings.queue_wait_ms.max(QUEUE_WAIT_MS_MIN));
         let waiter = Waiter {
             invocation,
             version: id,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hob::limits::QUEUE_WAIT_MS_MIN;
 use hob::pool::{
     Action, Bound, Event, FunctionId, Hold, Instant, InvocationId, Outcome, Refusal, State,
     Version, VersionId,
@@ -211,7 +212,7 @@ impl Use {
         }
     }
 
-    /// Use grows only within the limits, and nobody is refused who had room.
+    /// Use grows only within the limits, and nobody is refused who had room, or at once.
     pub fn compare(&self, world: &World, event: Event, actions: &[Action]) {
         let shares = world.pool.shares();
         for (function, (before, _)) in &self.functions {
@@ -238,6 +239,8 @@ impl Use {
                 && let Some(version) = self.waiting.get(invocation)
                 && let Some(version) = world.pool.version(*version)
             {
+                let least = world.came[invocation].after_ms(QUEUE_WAIT_MS_MIN);
+                assert!(world.now >= least, "{invocation:?} was refused at once");
                 let (_, room) = self.functions[&version.settings.function.0];
                 // A new reservation cannot take back what others use already.
                 let excused = version.hold != Hold::None || world.reconfigured;

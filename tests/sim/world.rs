@@ -67,6 +67,8 @@ pub struct World {
     pub now: Instant,
     pub processes: BTreeMap<u16, Process>,
     pub fates: BTreeMap<InvocationId, Fate>,
+    /// When each invocation came.
+    pub came: BTreeMap<InvocationId, Instant>,
     pub settings: BTreeMap<u16, Settings>,
     pub slots: u16,
     pub drained_at: Option<Instant>,
@@ -145,6 +147,7 @@ impl World {
             now: Instant::from_micros(1_000_000),
             processes: BTreeMap::new(),
             fates: BTreeMap::new(),
+            came: BTreeMap::new(),
             settings: BTreeMap::new(),
             slots,
             drained_at: None,
@@ -241,6 +244,7 @@ impl World {
                     let after = self.rng.between(0, 2_000_000);
                     self.later(after, Happening::GivesUp(invocation));
                 }
+                self.came.insert(invocation, self.now);
                 self.event(Event::Invoked { invocation, version });
                 let fate = self.fates.get_mut(&invocation).unwrap();
                 if *fate == Fate::Announced {

@@ -375,7 +375,7 @@ mod tests {
     fn refusal(key: &Key, action: &str, function: Option<&str>) -> Option<String> {
         let home = Home { region: "us-east-1".into(), account: "000000000000".into() };
         let caller = Caller { who: Who::Key(key), home: &home };
-        caller.may(action, function).err().map(|error| error.message.clone())
+        caller.may(action, function).err().map(|error| error.message.to_string())
     }
 
     #[test]

@@ -22,11 +22,11 @@ const MISMATCH: &str = "The request signature we calculated does not match the s
                         provided. Check your AWS Secret Access Key and signing method. Consult the \
                         service documentation for details.";
 
-fn incomplete(message: impl Into<String>) -> ApiError {
+fn incomplete(message: impl Into<Cow<'static, str>>) -> ApiError {
     ApiError::incomplete_signature(message)
 }
 
-fn invalid(message: impl Into<String>) -> ApiError {
+fn invalid(message: impl Into<Cow<'static, str>>) -> ApiError {
     ApiError::forbidden("InvalidSignatureException", message)
 }
 
@@ -302,7 +302,7 @@ fn missing(
     if date.is_none() {
         message += "Authorization header requires existence of an 'X-Amz-Date' header. ";
     }
-    incomplete(message.trim_end())
+    incomplete(message.trim_end().to_owned())
 }
 
 /// The client does not say what its body is.

@@ -95,7 +95,7 @@ mod tests {
     fn sources_are_named_in_words() {
         let say = |text: &str| {
             let said = source(&Fields::parse(text.as_bytes()).expect("JSON")).map(str::to_owned);
-            said.unwrap_or_else(|refused| refused.message.clone())
+            said.unwrap_or_else(|refused| refused.message.to_string())
         };
         let region = "us-east-1:000000000000";
         for (kind, name, said) in [
