@@ -38,7 +38,8 @@ pub struct Settings {
     pub reserved: Option<u16>,
     /// Workers of this version kept initialised, never evicted, never idled out.
     pub provisioned: u16,
-    /// How long an invocation waits for a worker before it is rejected, `QUEUE_WAIT_MS_MIN` at least.
+    /// How long an invocation waits for a worker before it is rejected: `QUEUE_WAIT_MS_MIN` at least
+    /// while half of the line is free.
     pub queue_wait_ms: u32,
     /// How long a worker may sit idle before it is stopped (jittered by a tenth either way).
     pub idle_timeout_ms: u32,

@@ -41,7 +41,7 @@ pub use slot::{Slot, State};
 pub use time::Instant;
 pub use version::{Hold, Version};
 
-use crate::limits::{ACTIONS_MAX, QUEUE_WAIT_MS_MIN, SLOTS_MAX, VERSIONS_MAX};
+use crate::limits::{ACTIONS_MAX, QUEUE_WAIT_MS_MIN, SLOTS_MAX, VERSIONS_MAX, WAITING_MAX};
 
 /// What one event asks of the host, in order.
 pub type Actions = Vec<Action, ACTIONS_MAX>;
@@ -317,7 +317,9 @@ impl Pool {
             push(actions, Action::Settle { invocation, outcome: Outcome::InitFailed });
             return;
         }
-        let until = now.after_ms(version.settings.queue_wait_ms.max(QUEUE_WAIT_MS_MIN));
+        // Who wants no wait is given one as long as that takes nobody else's place.
+        let least_ms = if self.line.len() < WAITING_MAX / 2 { QUEUE_WAIT_MS_MIN } else { 0 };
+        let until = now.after_ms(version.settings.queue_wait_ms.max(least_ms));
         let waiter = Waiter {
             invocation,
             version: id,

@@ -239,8 +239,10 @@ impl Use {
                 && let Some(version) = self.waiting.get(invocation)
                 && let Some(version) = world.pool.version(*version)
             {
-                let least = world.came[invocation].after_ms(QUEUE_WAIT_MS_MIN);
-                assert!(world.now >= least, "{invocation:?} was refused at once");
+                if let Some(came) = world.came.get(invocation) {
+                    let least = came.after_ms(QUEUE_WAIT_MS_MIN);
+                    assert!(world.now >= least, "{invocation:?} was refused at once");
+                }
                 let (_, room) = self.functions[&version.settings.function.0];
                 // A new reservation cannot take back what others use already.
                 let excused = version.hold != Hold::None || world.reconfigured;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use hob::limits::WAITING_MAX;
 use hob::pool::{
     Action, Cause, Event, FunctionId, Instant, InvocationId, Outcome, Pool, Refusal, Settings,
     VersionId, WorkerId,
@@ -67,7 +68,7 @@ pub struct World {
     pub now: Instant,
     pub processes: BTreeMap<u16, Process>,
     pub fates: BTreeMap<InvocationId, Fate>,
-    /// When each invocation came.
+    /// When each invocation came that had no right to be refused at once.
     pub came: BTreeMap<InvocationId, Instant>,
     pub settings: BTreeMap<u16, Settings>,
     pub slots: u16,
@@ -244,7 +245,9 @@ impl World {
                     let after = self.rng.between(0, 2_000_000);
                     self.later(after, Happening::GivesUp(invocation));
                 }
-                self.came.insert(invocation, self.now);
+                if self.pool.line().len() < WAITING_MAX / 2 {
+                    self.came.insert(invocation, self.now);
+                }
                 self.event(Event::Invoked { invocation, version });
                 let fate = self.fates.get_mut(&invocation).unwrap();
                 if *fate == Fate::Announced {
