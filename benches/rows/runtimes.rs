@@ -1,4 +1,4 @@
-//! Rows 7, 8, 12, 15: Python, zygotes, spares, and the Runtime API.
+//! Rows 7, 8, 12, 15, 15a: Python, zygotes, spares, the Runtime API, and what workers take.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -17,7 +17,7 @@ const COLLECTING: &str = "import gc, time\ndef handler(event, context):\n    \
                           time.sleep(0.02)\n    gc.collect()\n    return event\n";
 
 pub fn rows(bench: &Bench) -> Vec<Row> {
-    vec![native_fork(bench), python(bench), throughput(bench), memory(bench)]
+    vec![native_fork(bench), python(bench), throughput(bench), memory(bench), native_memory(bench)]
 }
 
 fn function(runtime: &str, more: &str) -> String {
@@ -213,9 +213,7 @@ fn memory(bench: &Bench) -> Row {
     server.at_rest(WORKERS);
     load(&server.address, WORKERS, 20 * WORKERS, &invocation("many", EVENT));
     server.at_rest(WORKERS);
-    let workers = server.get("/hob/workers");
-    let pids = workers.as_array().unwrap().iter().map(|worker| worker["pid"].as_i64().unwrap());
-    let pids: Vec<i64> = pids.collect();
+    let pids = pids(&server);
     let zygote = server.get("/hob/functions/many")["zygote"]["pid"].as_i64().unwrap();
     let sum = |pids: &[i64], key: &str| -> u64 { pids.iter().map(|pid| rollup(*pid, key)).sum() };
     let pss = (sum(&pids, "Pss:") + rollup(zygote, "Pss:")) / WORKERS as u64;
@@ -229,8 +227,69 @@ fn memory(bench: &Bench) -> Row {
     }
 }
 
+/// What a native worker and its kernel records take, and what the same program takes without a host.
+fn native_memory(bench: &Bench) -> Row {
+    const WORKERS: usize = 10;
+    let functions = [("many", native("provisioned_concurrency = 10"))];
+    let server = Server::start(bench, &bench.fixed, &functions, &[], &[]);
+    server.at_rest(WORKERS);
+    load(&server.address, WORKERS, 20 * WORKERS, &invocation("many", EVENT));
+    server.at_rest(WORKERS);
+    let all: Vec<[u64; 2]> = pids(&server).into_iter().map(taken).collect();
+    let mean = |part: usize| all.iter().map(|taken| taken[part]).sum::<u64>() / WORKERS as u64;
+    let mut bare = Command::new(bench.tool("echo"))
+        .arg("once")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = i64::from(bare.id());
+    // Until it waits for its input.
+    while said_of(pid, "status", "State:").is_none_or(|state| state != "S") {
+        std::thread::yield_now();
+    }
+    let [own, kernel] = taken(pid);
+    drop(bare.stdin.take());
+    bare.wait().unwrap();
+    Row {
+        number: "15a",
+        promise: "memory of a native worker, the kernel's for it included: at most 80 KiB",
+        measured: format!(
+            "{} KiB its own, {} for its page tables and its stack in the kernel; the same program \
+             without a host {own} and {kernel}",
+            mean(0),
+            mean(1)
+        ),
+        holds: None,
+    }
+}
+
+/// KiB of a process that no file has; those of its page tables and of its stack in the kernel, which is that
+/// of all tasks at the mean.
+fn taken(pid: i64) -> [u64; 2] {
+    let line = std::fs::read_to_string("/proc/loadavg").unwrap();
+    let tasks = line.split_whitespace().nth(3).unwrap().rsplit('/').next().unwrap();
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let stacks: u64 = value(&text, "KernelStack:").unwrap().parse().unwrap();
+    let tables: u64 = said_of(pid, "status", "VmPTE:").unwrap().parse().unwrap();
+    [rollup(pid, "Anonymous:"), tables + stacks / tasks.parse::<u64>().unwrap()]
+}
+
+fn pids(server: &Server) -> Vec<i64> {
+    let workers = server.get("/hob/workers");
+    workers.as_array().unwrap().iter().map(|worker| worker["pid"].as_i64().unwrap()).collect()
+}
+
 fn rollup(pid: i64, key: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
+    said_of(pid, "smaps_rollup", key).unwrap().parse().unwrap()
+}
+
+/// What a file of a process in `/proc` says of a key.
+fn said_of(pid: i64, file: &str, key: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    value(&text, key).map(ToOwned::to_owned)
+}
+
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()
 }
