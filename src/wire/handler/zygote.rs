@@ -271,9 +271,9 @@ unsafe fn fork_twice() -> i32 {
 }
 
 /// Where the GNU C library keeps this thread's number, which nothing but its own `fork` puts right in
-/// a child. The kernel knows a place too, but not if it was built for small boards, and since glibc
-/// 2.43 it is another one: so the library's record of the thread is looked through, and the place is
-/// the one that `pthread_getcpuclockid` goes by. `None` if there is no such.
+/// a child. The kernel knows a place too, but not if it was built without `CHECKPOINT_RESTORE`, and since
+/// glibc 2.43 it is another one: so the library's record of the thread is looked through, and the place
+/// is the one that `pthread_getcpuclockid` goes by. `None` if there is no such.
 #[cfg(target_env = "gnu")]
 fn thread_number() -> Option<usize> {
     /// Bytes of the record that are looked at: fewer than it has anywhere. The number is at 104 to 720.

@@ -208,9 +208,9 @@ class _Clone:
 def _place_of_id(ctypes):
     """Where glibc keeps this thread's id, which only its own `fork` would put right in a child.
 
-    The kernel knows a place too, but not if it was built for small boards, and since glibc 2.43 it
-    is another one. So the record of the thread is looked through, and the place is the one that
-    `pthread_getcpuclockid` goes by. None if there is no such.
+    The kernel knows a place too, but not if it was built without `CHECKPOINT_RESTORE`, and since
+    glibc 2.43 it is another one. So the record of the thread is looked through, and the place is
+    the one that `pthread_getcpuclockid` goes by. None if there is no such.
     """
     python = ctypes.PyDLL(None)
     python.pthread_self.restype = ctypes.c_void_p
