@@ -7,26 +7,35 @@ use super::Reactor;
 use crate::io::Clock;
 use crate::pool::Instant;
 
+/// How long the wall clock goes with the other one.
+const WALL_LOOK_US: u64 = 10_000;
+
 impl Reactor {
-    /// Now, on the clock that its timers use. Time stands still while a task runs, until it waits:
-    /// a warm invocation asks for it a dozen times, and on an ARMv6 each reading is a system call.
+    /// Now, on the clock that its timers use. Time stands still while a task runs and for a few after
+    /// it, until all wait: a warm invocation asks for it a dozen times, and on an ARMv6 each reading is
+    /// a system call.
     pub fn now(&self) -> Instant {
         let now = self.now.get().unwrap_or_else(|| self.clock.now());
         self.now.set(Some(now));
         now
     }
 
-    /// Now in Unix time, in milliseconds; as still as [`Reactor::now`].
+    /// Now in Unix time, in milliseconds. For a moment it is as much later as [`Reactor::now`] is, and
+    /// then read again: somebody may set that clock, or the board may have slept.
     pub fn unix_ms(&self) -> u64 {
-        let now = self.unix_ms.get().unwrap_or_else(Clock::unix_ms);
-        self.unix_ms.set(Some(now));
-        now
+        let (now, (read, unix_ms)) = (self.now(), self.wall.get());
+        let passed_us = now.micros_since(read);
+        if unix_ms > 0 && passed_us < WALL_LOOK_US {
+            return unix_ms + passed_us / 1000;
+        }
+        let unix_ms = Clock::unix_ms();
+        self.wall.set((now, unix_ms));
+        unix_ms
     }
 
-    /// The clocks are read again.
+    /// The clock is read again.
     pub(super) fn time_goes_on(&self) {
         self.now.set(None);
-        self.unix_ms.set(None);
     }
 
     /// Sets the one alarm that [`Reactor::alarm`] waits for; `None`: no alarm.
