@@ -282,7 +282,7 @@ impl ApiError {
         let body = self.json();
         let mut head = connection
             .reply(self.status)
-            .field("Content-Type", "application/json")
+            .json()
             .field("x-amzn-RequestId", id)
             .field("x-amzn-ErrorType", self.name);
         if let Some(seconds) = self.retry_after_s {

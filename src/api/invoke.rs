@@ -331,7 +331,7 @@ async fn answer(
     };
     let mut reply = connection
         .reply(200)
-        .field("Content-Type", "application/json")
+        .json()
         .field("x-amzn-RequestId", settled.request)
         .field("X-Amzn-Trace-Id", &settled.trace)
         .field("X-Amz-Executed-Version", &*version.label);

@@ -9,6 +9,7 @@ use super::catalog::Version;
 use super::spawn::Exit;
 use super::stream::Stream;
 use super::trace::Trace;
+use crate::io::text::same;
 use crate::io::{Buffer, Put, Text};
 use crate::pool::{Instant, InvocationId, Outcome, VersionId};
 
@@ -84,7 +85,7 @@ impl RequestId {
 
     /// True if `text` is this id.
     pub fn is(self, text: &IdText) -> bool {
-        self.text() == *text
+        same(&self.text(), text)
     }
 }
 

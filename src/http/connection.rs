@@ -240,7 +240,7 @@ impl Connection {
             }
             let mut buffer = self.buffers().take()?;
             // Nothing there: the last read happened to end with the last byte there was.
-            if let Some(read) = peer.io.try_read_into(buffer.vec())? {
+            if let Some(read) = peer.io.try_receive_into(buffer.vec())? {
                 self.buffer = Some(buffer);
                 break read;
             }
@@ -305,7 +305,7 @@ impl Connection {
     async fn receive(&mut self) -> Result<usize, Broken> {
         self.take_turns().await;
         let buffer = self.buffer.as_mut().expect("there is room");
-        let read = self.peer.io.read_into(buffer.vec()).await?;
+        let read = self.peer.io.receive_into(buffer.vec()).await?;
         self.worked(read);
         Ok(read)
     }
@@ -428,9 +428,10 @@ impl Connection {
     /// Sends a reply: at once as far as the client takes it, the rest as it goes.
     pub fn send<'a>(
         &'a self,
-        head: ReplyHead<'_>,
+        mut head: ReplyHead<'_>,
         body: &'a [u8],
     ) -> impl Future<Output = Result<(), Closed>> + use<'a> {
+        let body = head.take_in(body);
         let sent = self.send_parts(&head.parts(), body);
         self.peers.head.set(head.into_space());
         sent
@@ -452,12 +453,15 @@ impl Connection {
         body: &'a [u8],
     ) -> impl Future<Output = Result<(), Closed>> + use<'a> {
         let mut parts = [IoSlice::new(&[]); reply::PARTS + 1];
-        for (part, bytes) in parts.iter_mut().zip(head.iter().chain([&body])) {
+        let there = head.iter().chain([&body]).filter(|part| !part.is_empty());
+        let mut count = 0;
+        for (part, bytes) in parts.iter_mut().zip(there) {
             *part = IoSlice::new(bytes);
+            count += 1;
         }
         let head_length: usize = head.iter().map(|part| part.len()).sum();
         let length = head_length + body.len();
-        let sent = self.peer.io.try_write(&parts).map_err(|_| Closed);
+        let sent = self.peer.io.try_send(&parts[..count]).map_err(|_| Closed);
         let unsent = sent.map(|sent| {
             let head = if sent < head_length { head.concat().split_off(sent) } else { Vec::new() };
             (sent < length).then(|| (head, &body[sent.saturating_sub(head_length)..]))

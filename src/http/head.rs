@@ -143,29 +143,29 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Refused> {
             let line = range(field.name.as_bytes()).start..range(field.value).end;
             head.aws = if head.aws.is_empty() { line } else { head.aws.start..line.end };
         }
-        match field.name.len() {
-            4 if field.name.eq_ignore_ascii_case("host") => {
+        match field.name {
+            name if is(name, "host") => {
                 if hosts == 0 {
                     head.host = range(value);
                 }
                 hosts += 1;
             }
-            6 if field.name.eq_ignore_ascii_case("expect") => {
+            name if is(name, "expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Refused::UnknownExpectation);
                 }
                 // An HTTP/1.0 client cannot mean it.
                 head.expects_continue = newer;
             }
-            6 if field.name.eq_ignore_ascii_case("origin") => head.may_be_page = true,
-            10 if field.name.eq_ignore_ascii_case("user-agent") => {
+            name if is(name, "origin") => head.may_be_page = true,
+            name if is(name, "user-agent") => {
                 head.may_be_page |= value.starts_with(b"Mozilla/");
             }
-            10 if field.name.eq_ignore_ascii_case("connection") => {
+            name if is(name, "connection") => {
                 head.keep_alive = connection(value, head.keep_alive);
             }
-            14 if field.name.eq_ignore_ascii_case("content-length") => framing.length(value)?,
-            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => framing.coding(value)?,
+            name if is(name, "content-length") => framing.length(value)?,
+            name if is(name, "transfer-encoding") => framing.coding(value)?,
             _ => {}
         }
     }
@@ -174,6 +174,26 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Refused> {
     }
     head.body = framing.body(newer)?;
     Ok(head)
+}
+
+/// True if a field is called `lower`, in any case. Names are tokens, in which nothing but the case of a
+/// letter differs by this one bit; two words with the ends of a name are compared for it at once.
+fn is(name: &str, lower: &str) -> bool {
+    fn ends<const N: usize>(name: &[u8]) -> Option<[u64; 2]> {
+        let word = |end: &[u8; N]| {
+            let mut bytes = [0; 8];
+            bytes[..N].copy_from_slice(end);
+            u64::from_ne_bytes(bytes) | u64::from_ne_bytes([0x20; 8])
+        };
+        Some([word(name.first_chunk()?), word(name.last_chunk()?)])
+    }
+    let (name, lower) = (name.as_bytes(), lower.as_bytes());
+    name.len() == lower.len()
+        && match lower.len() {
+            4..=8 => ends::<4>(name) == ends::<4>(lower),
+            9..=16 => ends::<8>(name) == ends::<8>(lower),
+            _ => name.eq_ignore_ascii_case(lower),
+        }
 }
 
 fn method(name: &str) -> Result<Method, Refused> {

@@ -248,7 +248,7 @@ async fn turn_away(peers: &Peers, io: Io<OwnedFd>) {
     let until = io.reactor().now().after_ms(DRAIN_MS);
     let ended = async {
         let mut sink = Vec::with_capacity(1024);
-        while let Ok(1..) = io.read_into(&mut sink).await {
+        while let Ok(1..) = io.receive_into(&mut sink).await {
             sink.clear();
             io.reactor().give_way().await;
         }

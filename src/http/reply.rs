@@ -13,6 +13,9 @@ use crate::limits::{BODY_BYTES_PER_S_MIN, CLOCK_SET_S};
 /// Parts that a head is sent in: the long text with what is around it.
 pub const PARTS: usize = 5;
 
+/// Bytes of a body that is sent in one piece with its head.
+const TAKEN_IN_MAX: usize = 512;
+
 /// How nearly all replies begin.
 const OK: &[u8; 17] = b"HTTP/1.1 200 OK\r\n";
 /// Bytes of that and of the date.
@@ -70,11 +73,15 @@ impl<'a> ReplyHead<'a> {
             head.text.put_ascii(opening);
             return head;
         }
-        head.text.put("HTTP/1.1 ");
-        head.text.put(u64::from(status));
-        head.text.put(" ");
-        head.text.put(reason(status));
-        head.text.put("\r\n");
+        match status_line(status) {
+            Some(line) => _ = head.text.put(line),
+            None => {
+                // Functions answer with any status they like; clients read the number.
+                head.text.put("HTTP/1.1 ");
+                head.text.put(u64::from(status));
+                head.text.put(" Status\r\n");
+            }
+        }
         if let Some(opening) = &opening {
             head.text.put_ascii(&opening[OK.len()..]);
         }
@@ -85,9 +92,16 @@ impl<'a> ReplyHead<'a> {
     #[must_use]
     pub fn field(mut self, name: &str, value: impl Put) -> ReplyHead<'a> {
         self.text.put(name);
-        self.text.put(": ");
+        self.text.put_few(b": ");
         self.text.put(value);
-        self.text.put("\r\n");
+        self.text.put_few(b"\r\n");
+        self
+    }
+
+    /// Says that the body is JSON.
+    #[must_use]
+    pub fn json(mut self) -> ReplyHead<'a> {
+        self.text.put("Content-Type: application/json\r\n");
         self
     }
 
@@ -131,7 +145,7 @@ impl<'a> ReplyHead<'a> {
     pub fn body(mut self, length: usize) -> ReplyHead<'a> {
         self.text.put("Content-Length: ");
         self.text.put(length as u64);
-        self.text.put("\r\n\r\n");
+        self.text.put_few(b"\r\n\r\n");
         self
     }
 
@@ -156,6 +170,16 @@ impl<'a> ReplyHead<'a> {
         [before, name, value, end, after]
     }
 
+    /// Takes a short body in: one piece is less work to send than two. Returns what is to be sent
+    /// behind the head.
+    pub(super) fn take_in<'b>(&mut self, body: &'b [u8]) -> &'b [u8] {
+        if body.len() > TAKEN_IN_MAX {
+            return body;
+        }
+        self.text.put_ascii(body);
+        b""
+    }
+
     /// The space, for the next head.
     pub(super) fn into_space(self) -> Text {
         self.text
@@ -167,29 +191,28 @@ pub fn too_slow_ms(length: usize) -> u32 {
     u32::try_from(length / BODY_BYTES_PER_S_MIN).unwrap_or(u32::MAX / 2000) * 1000
 }
 
-fn reason(status: u16) -> &'static str {
-    match status {
-        100 => "Continue",
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        400 => "Bad Request",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        409 => "Conflict",
-        413 => "Payload Too Large",
-        417 => "Expectation Failed",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        // Functions answer with any status they like; clients read the number.
-        _ => "Status",
-    }
+fn status_line(status: u16) -> Option<&'static str> {
+    Some(match status {
+        100 => "HTTP/1.1 100 Continue\r\n",
+        200 => "HTTP/1.1 200 OK\r\n",
+        201 => "HTTP/1.1 201 Created\r\n",
+        202 => "HTTP/1.1 202 Accepted\r\n",
+        204 => "HTTP/1.1 204 No Content\r\n",
+        400 => "HTTP/1.1 400 Bad Request\r\n",
+        403 => "HTTP/1.1 403 Forbidden\r\n",
+        404 => "HTTP/1.1 404 Not Found\r\n",
+        405 => "HTTP/1.1 405 Method Not Allowed\r\n",
+        409 => "HTTP/1.1 409 Conflict\r\n",
+        413 => "HTTP/1.1 413 Payload Too Large\r\n",
+        417 => "HTTP/1.1 417 Expectation Failed\r\n",
+        429 => "HTTP/1.1 429 Too Many Requests\r\n",
+        431 => "HTTP/1.1 431 Request Header Fields Too Large\r\n",
+        500 => "HTTP/1.1 500 Internal Server Error\r\n",
+        501 => "HTTP/1.1 501 Not Implemented\r\n",
+        502 => "HTTP/1.1 502 Bad Gateway\r\n",
+        503 => "HTTP/1.1 503 Service Unavailable\r\n",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

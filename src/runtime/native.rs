@@ -295,7 +295,7 @@ impl Talk {
                 None => host.buffers.take().map_err(too_much)?,
             };
             bytes.reserve(room).map_err(too_much)?;
-            match self.socket.try_read_into(bytes.vec()) {
+            match self.socket.try_receive_into(bytes.vec()) {
                 Ok(Some(0)) | Err(_) if bytes.is_empty() => return Poll::Ready(Ok(())),
                 Ok(Some(0)) | Err(_) => return Poll::Ready(Err(Error::Truncated)),
                 Ok(None) if bytes.is_empty() => {}

@@ -145,7 +145,7 @@ pub async fn serve(
     match answer.body {
         Some(body) => {
             let text = body.to_string();
-            let reply = reply.field("Content-Type", "application/json").body(text.len());
+            let reply = reply.json().body(text.len());
             connection.send(reply, text.as_bytes()).await?;
         }
         None => connection.send(reply.bare(), b"").await?,

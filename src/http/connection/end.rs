@@ -20,7 +20,7 @@ impl Connection {
     /// the client gets to read the answer: what it still sends is read for a while, and dropped.
     pub async fn refuse(mut self, refused: Refused) {
         let body = format!("{{\"message\":\"{}\"}}", refused.reason());
-        let head = self.reply(refused.status()).field("Content-Type", "application/json");
+        let head = self.reply(refused.status()).json();
         let head = if refused == Refused::NoRoom { head.field("Retry-After", "1") } else { head };
         let head = head.closing().body(body.len());
         if self.send(head, body.as_bytes()).await.is_ok() {

@@ -6,9 +6,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use rustix::buffer::{SpareCapacity, spare_capacity};
 use rustix::event::epoll;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::{CHANGES, Interest, Reactor, key};
 
@@ -115,14 +116,40 @@ impl<T: AsFd> Io<T> {
         }
     }
 
+    /// As [`Io::read_into`], for a socket.
+    pub async fn receive_into(&self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        loop {
+            if let Some(n) = self.try_receive_into(bytes)? {
+                return Ok(n);
+            }
+            self.ready(Interest::Read).await;
+        }
+    }
+
     /// As [`Io::read_into`], or `None` if there is nothing to read yet.
     pub fn try_read_into(&self, bytes: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        self.take_into(bytes, |fd, space| rustix::io::read(fd, space))
+    }
+
+    /// As [`Io::try_read_into`], for a socket: the kernel has less to look at than for any file.
+    pub fn try_receive_into(&self, bytes: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        let receive = |fd: &T, space: SpareCapacity<'_, u8>| {
+            rustix::net::recv(fd, space, RecvFlags::empty()).map(|(n, _)| n)
+        };
+        self.take_into(bytes, receive)
+    }
+
+    fn take_into(
+        &self,
+        bytes: &mut Vec<u8>,
+        take: impl Fn(&T, SpareCapacity<'_, u8>) -> rustix::io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
         if !self.is_readable() {
             return Ok(None);
         }
         let space = bytes.capacity() - bytes.len();
         loop {
-            match rustix::io::read(&self.fd, rustix::buffer::spare_capacity(bytes)) {
+            match take(&self.fd, spare_capacity(bytes)) {
                 Ok(n) => {
                     // A read that leaves room took all there was; the next byte is a new edge.
                     // The end is not, if it was told already.
@@ -181,6 +208,13 @@ impl<T: AsFd> Io<T> {
     /// Writes as much of the parts as goes without waiting; returns how much that was.
     pub fn try_write(&self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
         let operation = |fd: &T| rustix::io::writev(fd, parts);
+        Ok(self.attempt(Interest::Write, operation)?.unwrap_or(0))
+    }
+
+    /// As [`Io::try_write`], for a socket. One part is less work for the kernel than several.
+    pub fn try_send(&self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let [part] = parts else { return self.try_write(parts) };
+        let operation = |fd: &T| rustix::net::send(fd, part, SendFlags::NOSIGNAL);
         Ok(self.attempt(Interest::Write, operation)?.unwrap_or(0))
     }
 

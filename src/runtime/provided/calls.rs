@@ -15,6 +15,7 @@ use crate::host::worker::{Talk, Worker};
 use crate::http::connection::{Body, Broken};
 use crate::http::head::{BodyKind, field};
 use crate::http::{Closed, Connection, Head, Method, Refused};
+use crate::io::text::same;
 use crate::limits::{AGAIN_MS, EXIT_MS, REPLY_MAX, RUNTIME_BODY_MAX};
 use crate::pool::InvocationId;
 use crate::runtime::native::known_error_type;
@@ -37,36 +38,39 @@ pub(super) enum Call {
     Unknown,
 }
 
+/// How the paths of all requests begin but for a few.
+const INVOCATION: &[u8] = b"/2018-06-01/runtime/invocation/";
+
 /// Understands a path; for answers also the request id in it.
 fn route(method: Method, path: &[u8]) -> (Call, &[u8]) {
     let path = memchr(b'?', path).map_or(path, |at| &path[..at]);
     let plain = |call| (call, &b""[..]);
+    if let Some((start, rest)) = path.split_at_checked(INVOCATION.len())
+        && same(start, INVOCATION)
+    {
+        let (id, which) = rest.split_at(memchr(b'/', rest).unwrap_or(rest.len()));
+        return match (method, which) {
+            (Method::Get, b"") if id == b"next" => plain(Call::Next),
+            (Method::Post, b"/response") => (Call::Response, id),
+            (Method::Post, b"/error") => (Call::Error, id),
+            _ => plain(Call::Unknown),
+        };
+    }
     match method {
         Method::Get => match path {
-            b"/2018-06-01/runtime/invocation/next" => plain(Call::Next),
             b"/2018-06-01/runtime/restore/next" => plain(Call::RestoreNext),
             b"/2020-01-01/extension/event/next" => plain(Call::ExtensionNext),
             b"/2018-06-01/ping" => plain(Call::Ping),
             _ => plain(Call::Unknown),
         },
-        Method::Post => {
-            if let Some(rest) = path.strip_prefix(b"/2018-06-01/runtime/invocation/") {
-                let (id, which) = rest.split_at(memchr(b'/', rest).unwrap_or(rest.len()));
-                return match which {
-                    b"/response" => (Call::Response, id),
-                    b"/error" => (Call::Error, id),
-                    _ => plain(Call::Unknown),
-                };
-            }
-            match path {
-                b"/2018-06-01/runtime/init/error" => plain(Call::InitError),
-                b"/2018-06-01/runtime/restore/error" => plain(Call::RestoreError),
-                b"/2020-01-01/extension/register" => plain(Call::Register),
-                b"/2020-01-01/extension/init/error" => plain(Call::ExtensionInitError),
-                b"/2020-01-01/extension/exit/error" => plain(Call::ExtensionExitError),
-                _ => plain(Call::Unknown),
-            }
-        }
+        Method::Post => match path {
+            b"/2018-06-01/runtime/init/error" => plain(Call::InitError),
+            b"/2018-06-01/runtime/restore/error" => plain(Call::RestoreError),
+            b"/2020-01-01/extension/register" => plain(Call::Register),
+            b"/2020-01-01/extension/init/error" => plain(Call::ExtensionInitError),
+            b"/2020-01-01/extension/exit/error" => plain(Call::ExtensionExitError),
+            _ => plain(Call::Unknown),
+        },
         Method::Put => match path {
             b"/2022-07-01/telemetry" | b"/2020-08-15/logs" => plain(Call::Telemetry),
             _ => plain(Call::Unknown),
@@ -190,7 +194,7 @@ impl Desk<'_> {
     ) -> Result<(), Closed> {
         let head = connection
             .reply(status)
-            .field("Content-Type", "application/json")
+            .json()
             .connection(self.head, self.head.keep_alive)
             .body(body.len());
         connection.send(head, body).await
@@ -282,7 +286,7 @@ impl Desk<'_> {
             let context = invocation.client_context.as_deref();
             let head = connection
                 .reply(200)
-                .field("Content-Type", "application/json")
+                .json()
                 .field("Lambda-Runtime-Aws-Request-Id", invocation.request)
                 .field("Lambda-Runtime-Deadline-Ms", invocation.deadline_ms)
                 .field("Lambda-Runtime-Invoked-Function-Arn", arn)
@@ -426,11 +430,7 @@ impl Desk<'_> {
         message: &str,
     ) -> Result<bool, End> {
         let body = error(error_type, message);
-        let head = connection
-            .reply(status)
-            .field("Content-Type", "application/json")
-            .closing()
-            .body(body.len());
+        let head = connection.reply(status).json().closing().body(body.len());
         connection.send(head, body.as_bytes()).await?;
         connection.linger().await;
         Ok(false)

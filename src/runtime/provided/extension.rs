@@ -221,7 +221,7 @@ impl Desk<'_> {
         let body = body.to_string();
         let head = connection
             .reply(200)
-            .field("Content-Type", "application/json")
+            .json()
             .field("Lambda-Extension-Identifier", &*id)
             .connection(self.head, self.head.keep_alive)
             .body(body.len());
@@ -265,7 +265,7 @@ impl Desk<'_> {
         let Some(event) = event else { return Ok(false) };
         let head = connection
             .reply(200)
-            .field("Content-Type", "application/json")
+            .json()
             .field("Lambda-Extension-Event-Identifier", &*uuid(self.host.random()))
             .connection(self.head, self.head.keep_alive)
             .body(event.len());
