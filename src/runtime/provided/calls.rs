@@ -345,6 +345,8 @@ impl Desk<'_> {
         }
         let reply = self.read_answer(connection, call, &body, error_type.as_deref())?;
         self.seat.answered(self.host, self.worker, reply);
+        // The caller waits for the answer, and the worker for nothing but our thanks.
+        smol::future::yield_now().await;
         self.reply(connection, 202, OK).await?;
         Ok(self.head.keep_alive)
     }
