@@ -8,7 +8,7 @@ use crate::http::invocations;
 use crate::load::{in_turns, invocation, load};
 use crate::relay::{Relay, Way};
 use crate::server::{EVENT, Function, Server, native};
-use crate::times::{Floor, alone, call, floor, interleaved, timed};
+use crate::times::{Floor, alone, call, floor, interleaved, timed, timed_at};
 use crate::{Bench, Row};
 
 /// A Python handler; and one that keeps its worker busy for a while, and collects its garbage.
@@ -177,7 +177,13 @@ fn throughput(bench: &Bench) -> Row {
     ];
     let server = Server::start_with(bench, &functions, ECHO, &["--slots", "12"]);
     let relay = Relay::start(bench, 12);
-    let mut text = Vec::new();
+    let [(one, _), (relayed, _)] = interleaved(
+        bench.amount(5_000),
+        [&|n| timed(&server, "provided", n), &|n| {
+            timed_at(&relay.address, Way::Provided.path(), n)
+        }],
+    );
+    let mut text = vec![format!("1 client: provided {one:.0} us, by a bare relay {relayed:.0}")];
     for clients in [8, 32] {
         let count = bench.amount(5_000);
         let run = |name: &str| {
@@ -187,13 +193,20 @@ fn throughput(bench: &Bench) -> Row {
         };
         let [provided, python, _] =
             in_turns([&|| run("provided"), &|| run("python"), &|| run("native")]);
-        let [relayed, _] = in_turns([&|| relay.load(clients, count, Way::Provided), &|| {
-            relay.load(clients, count, Way::Native)
-        }]);
+        let [beside, native, relayed] =
+            in_turns([&|| run("provided"), &|| relay.load(clients, count, Way::Native), &|| {
+                relay.load(clients, count, Way::Provided)
+            }]);
         text.push(format!(
             "{clients} clients: provided {:.0}/s, {:.2} x; Python {:.0}/s, {:.2} x; a bare relay's \
-             provided {:.0}/s, {:.2} x",
-            provided.rate, provided.part, python.rate, python.part, relayed.rate, relayed.part
+             provided {:.0}/s, {:.2} x its native, hob's beside it {:.2} x",
+            provided.rate,
+            provided.part,
+            python.rate,
+            python.part,
+            relayed.rate,
+            1.0 / native.part,
+            beside.part
         ));
     }
     Row {

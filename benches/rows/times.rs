@@ -51,7 +51,8 @@ pub fn timed(server: &Server, name: &str, rounds: usize) -> Vec<f64> {
     timed_at(&server.address, &invocations(name), rounds)
 }
 
-fn timed_at(address: &str, path: &str, rounds: usize) -> Vec<f64> {
+/// As [`timed`], of whatever answers there.
+pub fn timed_at(address: &str, path: &str, rounds: usize) -> Vec<f64> {
     let mut connection = Conn::tcp(address);
     (0..rounds).map(|_| call(&mut connection, path)).collect()
 }
