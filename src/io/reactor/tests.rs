@@ -50,6 +50,22 @@ fn a_rest_comes_once_in_a_quiet_and_no_timer_early() {
 }
 
 #[test]
+fn the_wall_clock_goes_with_the_other_one() {
+    let reactor = Reactor::new().expect("a reactor");
+    let looks = async {
+        // Some of them within the time in which it is not read again, others after it.
+        for _ in 0..20 {
+            let begin = Clock::unix_ms();
+            reactor.sleep_ms(3).await;
+            let told = reactor.unix_ms();
+            let end = Clock::unix_ms();
+            assert!((begin + 2..=end + 1).contains(&told), "{told} in {begin} to {end}");
+        }
+    };
+    reactor.run(&LocalExecutor::new(), looks).expect("it runs");
+}
+
+#[test]
 fn who_waits_to_write_is_told_each_time() {
     let reactor = Reactor::new().expect("a reactor");
     let (here, there) = UnixStream::pair().expect("a pair");
