@@ -317,8 +317,38 @@ fn kept_number() -> Option<libc::pid_t> {
 mod tests {
     use super::*;
 
-    /// What a forked worker finds to be wrong: nothing is 0.
-    fn wrong(place: Option<usize>) -> i32 {
+    /// Has the kernel refuse this process `CLONE_PARENT`, as containers do. An emulator of programs has
+    /// no filters, and refuses it anyway.
+    fn refuse_siblings() {
+        let step = |code: u32, then, otherwise, k: u32| libc::sock_filter {
+            code: u16::try_from(code).unwrap(),
+            jt: then,
+            jf: otherwise,
+            k,
+        };
+        let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+        let (is, has) = (libc::BPF_JMP | libc::BPF_JEQ, libc::BPF_JMP | libc::BPF_JSET);
+        // The lower half of the first argument stands at 16.
+        let mut filter = [
+            step(load, 0, 0, 0),
+            step(is, 0, 3, u32::try_from(libc::SYS_clone).unwrap()),
+            step(load, 0, 0, 16),
+            step(has, 0, 1, libc::CLONE_PARENT.cast_unsigned()),
+            step(libc::BPF_RET, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned()),
+            step(libc::BPF_RET, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: 6, filter: filter.as_mut_ptr() };
+        // SAFETY: the kernel copies the program, which is there until the end of this.
+        unsafe {
+            let (none, yes): (libc::c_ulong, libc::c_ulong) = (0, 1);
+            let filter = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, yes, none, none, none);
+            libc::prctl(libc::PR_SET_SECCOMP, filter, &raw const program);
+        }
+    }
+
+    /// What a forked worker finds to be wrong: nothing is 0. The zygote is `prepared` before.
+    fn wrong(place: Option<usize>, prepared: fn(Option<usize>)) -> i32 {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
         // SAFETY: the processes that are forked call nothing that another thread may hold locked.
         unsafe {
@@ -326,6 +356,7 @@ mod tests {
             let (mut reader, mut writer) = std::io::pipe().unwrap();
             let zygote = libc::fork();
             if zygote == 0 {
+                prepared(place);
                 let worker = fork(place);
                 if worker == 0 {
                     while libc::getppid() != host {
@@ -337,12 +368,14 @@ mod tests {
                 let told = writer.write_all(&worker.to_ne_bytes());
                 libc::_exit(i32::from(told.is_err()));
             }
+            drop(writer);
             let mut worker = [0; 4];
             std::io::Read::read_exact(&mut reader, &mut worker).unwrap();
             let mut status = 0;
             assert_eq!(libc::waitpid(zygote, &raw mut status, 0), zygote);
             assert_eq!(status, 0);
             let worker = i32::from_ne_bytes(worker);
+            assert!(worker > 0, "it was forked");
             assert_eq!(libc::waitpid(worker, &raw mut status, 0), worker);
             status
         }
@@ -352,14 +385,28 @@ mod tests {
     fn a_worker_is_the_hosts_and_knows_its_number() {
         let place = thread_number();
         assert!(place.is_some(), "it is found");
-        assert_eq!(wrong(place), 0);
+        assert_eq!(wrong(place, drop), 0);
         // A place where nothing is kept: what is checked here can fail.
         let mut elsewhere: libc::pid_t = 0;
-        assert_ne!(wrong(Some((&raw mut elsewhere).expose_provenance())), 0);
+        assert_ne!(wrong(Some((&raw mut elsewhere).expose_provenance()), drop), 0);
     }
 
     #[test]
     fn so_is_one_that_was_forked_twice() {
-        assert_eq!(wrong(None), 0);
+        assert_eq!(wrong(None, drop), 0);
+    }
+
+    #[test]
+    fn so_is_one_whose_zygote_may_have_no_siblings() {
+        let refused = |place: Option<usize>| {
+            refuse_siblings();
+            // SAFETY: this process was forked, and has one thread.
+            let sibling = unsafe { clone(place.expect("it is found")) };
+            if sibling >= 0 {
+                // It is refused nothing: the test would show nothing.
+                std::process::abort();
+            }
+        };
+        assert_eq!(wrong(thread_number(), refused), 0);
     }
 }
