@@ -10,14 +10,15 @@ use super::Host;
 use super::catalog::Version;
 use super::cgroup::Cgroup;
 use super::crew::Crew;
+use super::invocation::hex;
 use super::output::Output;
 use super::spare::Spare;
 use super::spawn::{NotStarted, Seat};
 use super::worker::{Talk, Worker};
 use crate::function::config::Runtime;
 use crate::function::name::Arn;
-use crate::io::Io;
 use crate::io::clock::CivilTime;
+use crate::io::{Io, Put, Text};
 use crate::pool::{Cause, Event, Instant, InvocationId, VersionId, WorkerId};
 use crate::runtime::{exec, native};
 
@@ -208,7 +209,7 @@ impl Host {
                 let (talk, wire) = native::Talk::open(&self.reactor, &version.config.runtime)?;
                 if version.has_crew(now) {
                     let address = self.runtime_api.address(self, id)?;
-                    environment.push(variable("AWS_LAMBDA_RUNTIME_API", address));
+                    environment.push(variable("AWS_LAMBDA_RUNTIME_API", &*address.to_string()));
                 }
                 let birth = Birth { wire, log: log_end, environment, cgroup: cgroup.clone() };
                 if version.forks(now) || version.has_crew(now) {
@@ -221,7 +222,7 @@ impl Host {
             }
             Runtime::Provided(_) => {
                 let address = self.runtime_api.address(self, id)?;
-                environment.push(variable("AWS_LAMBDA_RUNTIME_API", address));
+                environment.push(variable("AWS_LAMBDA_RUNTIME_API", &*address.to_string()));
                 let socket = File::open("/dev/null")?.into();
                 let wire = native::Ends { socket, events: None };
                 let talk = Talk::Provided(Box::default());
@@ -248,14 +249,14 @@ impl Host {
     /// What differs from worker to worker in every runtime.
     pub(super) fn own_environment(&self, version: &Version, provisioned: bool) -> Vec<CString> {
         let kind = if provisioned { "provisioned-concurrency" } else { "on-demand" };
-        let CivilTime { year, month, day, .. } = CivilTime::from_unix_ms(self.reactor.unix_ms());
-        let stream = self.invocations.borrow_mut().random();
+        let stream = LogStream {
+            begun: CivilTime::from_unix_ms(self.reactor.unix_ms()),
+            label: &version.label,
+            number: self.invocations.borrow_mut().random(),
+        };
         vec![
             variable("AWS_LAMBDA_INITIALIZATION_TYPE", kind),
-            variable(
-                "AWS_LAMBDA_LOG_STREAM_NAME",
-                format_args!("{year:04}/{month:02}/{day:02}/[{}]{stream:032x}", version.label),
-            ),
+            variable("AWS_LAMBDA_LOG_STREAM_NAME", stream),
         ]
     }
 
@@ -272,7 +273,7 @@ impl Host {
             variable("_X_AMZN_TRACE_ID", &invocation.trace),
         ];
         if let Some(context) = &invocation.client_context {
-            list.push(variable("HOB_CLIENT_CONTEXT", context));
+            list.push(variable("HOB_CLIENT_CONTEXT", &**context));
         }
         list
     }
@@ -288,9 +289,40 @@ impl std::fmt::Display for Refused {
 }
 
 /// `NAME=value`, without what an environment cannot hold.
-fn variable(name: &str, value: impl std::fmt::Display) -> CString {
-    let text = format!("{name}={value}").replace('\0', "");
-    CString::new(text).expect("NUL characters were taken out")
+fn variable(name: &str, value: impl Put) -> CString {
+    let mut text = Text::default();
+    text.put(name);
+    text.put_few(b"=");
+    text.put(value);
+    CString::new(text.bytes()).unwrap_or_else(|bad| {
+        let mut bytes = bad.into_vec();
+        bytes.retain(|byte| *byte != 0);
+        CString::new(bytes).expect("NUL characters were taken out")
+    })
+}
+
+/// What Lambda calls a worker's log: `2026/11/30/[$LATEST]` and a random number.
+struct LogStream<'a> {
+    begun: CivilTime,
+    label: &'a str,
+    number: u128,
+}
+
+impl Put for LogStream<'_> {
+    fn put_into(&self, text: &mut Text) {
+        text.put(self.begun.year);
+        for part in [self.begun.month, self.begun.day] {
+            text.put_few(b"/");
+            text.put(part / 10);
+            text.put(part % 10);
+        }
+        text.put_few(b"/[");
+        text.put(self.label);
+        text.put_few(b"]");
+        let mut digits = [0; 32];
+        hex(&mut digits, &self.number.to_be_bytes());
+        text.put_ascii(&digits);
+    }
 }
 
 /// Says who is to blame for a worker that was not started, and remembers why.
@@ -310,5 +342,21 @@ pub(super) fn note_refusal(version: &Version, refused: &Refused) -> Cause {
             log::warn!("start function {name}: {error}");
             Cause::SystemFault
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_what_an_environment_can_hold() {
+        let begun = CivilTime::from_unix_ms(1_772_582_399_000);
+        let stream = LogStream { begun, label: "$LATEST", number: 0xAB };
+        let text = "S=2026/03/03/[$LATEST]000000000000000000000000000000ab";
+        assert_eq!(variable("S", stream).to_str(), Ok(text));
+        assert_eq!(variable("N", "a\0b\0").to_str(), Ok("N=ab"));
+        let long = "x".repeat(3000);
+        assert_eq!(variable("L", &*long).as_bytes().len(), 3002);
     }
 }
