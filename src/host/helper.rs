@@ -10,6 +10,7 @@ use super::Host;
 use super::output::Output;
 use super::spawn::{Launch, Seat};
 use crate::io::Io;
+use crate::io::reactor::Interest;
 use crate::limits::HELPER_REPLY_MAX;
 
 impl Host {
@@ -42,9 +43,10 @@ impl Host {
             let reply = reply;
             while text.len() < HELPER_REPLY_MAX {
                 text.reserve(4096);
-                match reply.read_into(&mut text).await {
-                    Ok(0) | Err(_) => break,
-                    Ok(_) => {}
+                match reply.try_read_into(&mut text) {
+                    Ok(Some(0)) | Err(_) => break,
+                    Ok(Some(_)) => {}
+                    Ok(None) => reply.ready(Interest::Read).await,
                 }
             }
         };

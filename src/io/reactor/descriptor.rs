@@ -106,17 +106,7 @@ impl<T: AsFd> Io<T> {
         wake.into_iter().flatten().for_each(Waker::wake);
     }
 
-    /// Reads into the spare capacity of `bytes`, which must have some. 0 is the end.
-    pub async fn read_into(&self, bytes: &mut Vec<u8>) -> io::Result<usize> {
-        loop {
-            if let Some(n) = self.try_read_into(bytes)? {
-                return Ok(n);
-            }
-            self.ready(Interest::Read).await;
-        }
-    }
-
-    /// As [`Io::read_into`], for a socket.
+    /// Reads from a socket into the spare capacity of `bytes`, which must have some. 0 is the end.
     pub async fn receive_into(&self, bytes: &mut Vec<u8>) -> io::Result<usize> {
         loop {
             if let Some(n) = self.try_receive_into(bytes)? {
@@ -126,7 +116,7 @@ impl<T: AsFd> Io<T> {
         }
     }
 
-    /// As [`Io::read_into`], or `None` if there is nothing to read yet.
+    /// As [`Io::receive_into`], for any file, or `None` if there is nothing to read yet.
     pub fn try_read_into(&self, bytes: &mut Vec<u8>) -> io::Result<Option<usize>> {
         self.take_into(bytes, |fd, space| rustix::io::read(fd, space))
     }

@@ -85,7 +85,7 @@ fn who_waits_to_write_is_told_each_time() {
         let mut all = Vec::new();
         loop {
             all.reserve(64 * 1024);
-            if reader.read_into(&mut all).await.expect("read") == 0 {
+            if reader.receive_into(&mut all).await.expect("read") == 0 {
                 return all;
             }
         }
