@@ -446,7 +446,7 @@ impl Connection {
     }
 
     /// The future holds what the client did not take at once, and not the heads of all replies
-    /// that it did: it is a part of every connection's task.
+    /// that it did: it is a part of every connection's task, and moved there with each reply.
     fn send_parts<'a>(
         &'a self,
         head: &[&[u8]],
@@ -464,18 +464,26 @@ impl Connection {
         let sent = self.peer.io.try_send(&parts[..count]).map_err(|_| Closed);
         let unsent = sent.map(|sent| {
             let head = if sent < head_length { head.concat().split_off(sent) } else { Vec::new() };
-            (sent < length).then(|| (head, &body[sent.saturating_sub(head_length)..]))
+            let body = &body[sent.saturating_sub(head_length)..];
+            (sent < length).then(|| Box::pin(self.send_rest(head, body, length)))
         });
         async move {
-            let Some((head, body)) = unsent? else { return Ok(()) };
-            // A client that reads slower than the minimum is as good as gone.
-            self.limit_ms(self.limits().head_ms + reply::too_slow_ms(length));
-            self.peer.replying.set(true);
-            self.peer.io.write_all(&mut [IoSlice::new(&head), IoSlice::new(body)]).await?;
-            self.peer.replying.set(false);
-            self.unlimited();
-            Ok(())
+            match unsent? {
+                Some(rest) => rest.await,
+                None => Ok(()),
+            }
         }
+    }
+
+    /// Sends what is left of a reply of so many bytes.
+    async fn send_rest(&self, head: Vec<u8>, body: &[u8], length: usize) -> Result<(), Closed> {
+        // A client that reads slower than the minimum is as good as gone.
+        self.limit_ms(self.limits().head_ms + reply::too_slow_ms(length));
+        self.peer.replying.set(true);
+        self.peer.io.write_all(&mut [IoSlice::new(&head), IoSlice::new(body)]).await?;
+        self.peer.replying.set(false);
+        self.unlimited();
+        Ok(())
     }
 
     /// Waits until the client has hung up, at least its sending side.

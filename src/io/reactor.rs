@@ -34,6 +34,9 @@ const TICKS_MAX: usize = 256;
 /// Task polls that see the same time on the clock. They take microseconds.
 const TICKS_AT_ONE_TIME: usize = 4;
 
+/// The longest wait: 32 bits hold it in microseconds.
+const HOUR_US: u32 = 3_600_000_000;
+
 /// Descriptors that room is made for at one time. Doubling would leave half of the room empty.
 const SOURCES_STEP: usize = 32;
 
@@ -70,7 +73,7 @@ struct Source {
 
 /// What is done once nothing has happened for a while.
 struct Rest {
-    quiet_ms: u64,
+    quiet_ms: u32,
     what: Box<dyn Fn()>,
 }
 
@@ -120,7 +123,7 @@ impl Reactor {
 
     /// Does `what` each time that nothing has happened for `ms`: once, until something happens.
     pub fn when_quiet(&self, ms: u32, what: impl Fn() + 'static) {
-        *self.rest.borrow_mut() = Some(Rest { quiet_ms: ms.into(), what: Box::new(what) });
+        *self.rest.borrow_mut() = Some(Rest { quiet_ms: ms, what: Box::new(what) });
     }
 
     /// Runs the executor's tasks and waits for their descriptors and timers until `main` is done.
@@ -171,10 +174,10 @@ impl Reactor {
     }
 
     /// Waits for events for so long, and wakes whom they concern. False if there were none.
-    fn look(&self, timeout_ms: Option<u64>) -> io::Result<bool> {
+    fn look(&self, timeout_ms: Option<u32>) -> io::Result<bool> {
         let timeout = timeout_ms.map(|ms| Timespec {
-            tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
-            tv_nsec: i64::try_from(ms % 1000).expect("below 1000") * 1_000_000,
+            tv_sec: (ms / 1000).into(),
+            tv_nsec: i64::from(ms % 1000) * 1_000_000,
         });
         let mut space = [MaybeUninit::<epoll::Event>::uninit(); BATCH];
         let waited = epoll::wait(&self.epoll, &mut space, timeout.as_ref());
@@ -192,14 +195,16 @@ impl Reactor {
         Ok(!events.is_empty())
     }
 
-    /// Milliseconds to the nearest timer, rounded up so that it has passed when they are over.
-    fn timeout_ms(&self) -> Option<u64> {
+    /// Milliseconds to the nearest timer, rounded up so that it has passed when they are over; an
+    /// hour to one that is farther away. In 32 bits, which every board divides by itself.
+    fn timeout_ms(&self) -> Option<u32> {
         let timer = self.timers.borrow().first_key_value().map(|((at, _), _)| *at);
         let nearest = match (timer, self.alarm.get()) {
             (Some(timer), Some(alarm)) => timer.min(alarm),
             (timer, alarm) => timer.or(alarm)?,
         };
-        Some(nearest.micros_since(self.now()).div_ceil(1000))
+        let us = u32::try_from(nearest.micros_since(self.now())).unwrap_or(u32::MAX).min(HOUR_US);
+        Some(us.div_ceil(1000))
     }
 
     fn deliver(&self, key: u64, flags: epoll::EventFlags) {

@@ -78,15 +78,29 @@ impl Put for str {
 
 impl Put for u64 {
     fn put_into(&self, text: &mut Text) {
-        let mut digits = [0; 20];
-        let (mut at, mut rest) = (digits.len(), *self);
-        loop {
-            at -= 1;
-            digits[at] = b"0123456789"[usize::try_from(rest % 10).unwrap_or_default()];
-            rest /= 10;
-            if rest == 0 {
-                return text.put_ascii(&digits[at..]);
-            }
+        const PART: u64 = 1_000_000_000;
+        let u32_of = |part| u32::try_from(part).unwrap_or_default();
+        let mut digits = [b'0'; 20];
+        let (mut end, mut rest) = (digits.len(), *self);
+        // A 32-bit board divides nine digits by itself, and calls a function for each of more.
+        while rest >= PART {
+            put_digits(&mut digits[..end], u32_of(rest % PART));
+            (end, rest) = (end - 9, rest / PART);
+        }
+        let begin = put_digits(&mut digits[..end], u32_of(rest));
+        text.put_ascii(&digits[begin..]);
+    }
+}
+
+/// Writes a number to the end of `digits`. Returns where it begins.
+fn put_digits(digits: &mut [u8], mut rest: u32) -> usize {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+        rest /= 10;
+        if rest == 0 {
+            return at;
         }
     }
 }
@@ -136,7 +150,7 @@ mod tests {
     #[test]
     fn what_is_put_in_is_what_comes_out() {
         let mut text = Text::default();
-        for number in [0, 9, 10, 1_234_567_890, u64::MAX] {
+        for number in [0, 9, 10, 999_999_999, 1_000_000_000, 1_030_000_000_040, u64::MAX] {
             text.clear();
             assert_eq!(text.put(number), text.end());
             assert_eq!(text.as_str(), number.to_string());

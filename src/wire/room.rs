@@ -53,6 +53,10 @@ impl postcard::ser_flavors::Flavor for Room<'_> {
     }
 
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        // Lengths and small numbers, which are half of what comes.
+        if let [byte] = bytes {
+            return self.try_push(*byte);
+        }
         let end = self.length.checked_add(bytes.len());
         let place = end.and_then(|end| self.room.get_mut(self.length..end));
         copy(place.ok_or(postcard::Error::SerializeBufferFull)?, bytes);

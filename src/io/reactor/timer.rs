@@ -8,7 +8,7 @@ use crate::io::Clock;
 use crate::pool::Instant;
 
 /// How long the wall clock goes with the other one.
-const WALL_LOOK_US: u64 = 10_000;
+const WALL_LOOK_US: u32 = 10_000;
 
 impl Reactor {
     /// Now, on the clock that its timers use. Time stands still while a task runs and for a few after
@@ -24,9 +24,10 @@ impl Reactor {
     /// then read again: somebody may set that clock, or the board may have slept.
     pub fn unix_ms(&self) -> u64 {
         let (now, (read, unix_ms)) = (self.now(), self.wall.get());
-        let passed_us = now.micros_since(read);
+        // In 32 bits, which every board divides by itself.
+        let passed_us = u32::try_from(now.micros_since(read)).unwrap_or(u32::MAX);
         if unix_ms > 0 && passed_us < WALL_LOOK_US {
-            return unix_ms + passed_us / 1000;
+            return unix_ms + u64::from(passed_us / 1000);
         }
         let unix_ms = Clock::unix_ms();
         self.wall.set((now, unix_ms));
