@@ -30,6 +30,8 @@ mod output;
 mod paths;
 #[path = "process/probe.rs"]
 mod probe;
+#[path = "process/rest.rs"]
+mod rest;
 #[path = "process/starts.rs"]
 mod starts;
 #[path = "process/stream.rs"]

@@ -1,6 +1,6 @@
 //! What is asked of the kernel without a safe wrapper, in one audited place, this file and those
 //! below `spawn/`: starting and reaping processes, the directories that a process sees, and giving
-//! back the memory of this one's program.
+//! back the memory of this one's program and of its stack.
 //!
 //! A worker is started with `clone(CLONE_VM | CLONE_VFORK)`: the child runs on our memory, on a
 //! stack of its own, while we are suspended, until it execs. So the cost does not grow with the
@@ -14,10 +14,12 @@
 
 mod namespace;
 mod own;
+mod stack;
 mod text;
 
 pub use namespace::{Mount, Namespace, namespace_of};
 pub use own::{inherited, keep_inherited_descriptors, own_rss_kib_max};
+pub use stack::give_back_stack;
 pub use text::Text;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};

@@ -24,7 +24,7 @@ use crate::api::{self, Api};
 use crate::error::Error;
 use crate::function::store::Store;
 use crate::host::process::{Process, Reaper};
-use crate::host::spawn::{Text, keep_inherited_descriptors};
+use crate::host::spawn::{Text, give_back_stack, keep_inherited_descriptors};
 use crate::host::{Host, Setup};
 use crate::http::Listener;
 use crate::http::listener::{Limits, Peers};
@@ -291,6 +291,7 @@ impl Server {
         let buffers = Rc::clone(&self.host.buffers);
         self.host.reactor.when_quiet(QUIET_MS, move || {
             buffers.give_back();
+            give_back_stack();
             // Workers inherit our peak as theirs; a large payload must not count for ever.
             if let Err(error) = std::fs::write("/proc/self/clear_refs", "5") {
                 log::debug!("reset the peak of memory: {error}");
