@@ -38,7 +38,7 @@ impl Clock {
     }
 }
 
-/// The nanoseconds behind a second. In 32 bits, which every board divides by itself.
+/// The nanoseconds behind a second. In 32 bits: no 32-bit board divides 64 by itself.
 fn part(tv_nsec: i64) -> u32 {
     u32::try_from(tv_nsec).unwrap_or_default()
 }

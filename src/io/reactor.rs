@@ -196,7 +196,7 @@ impl Reactor {
     }
 
     /// Milliseconds to the nearest timer, rounded up so that it has passed when they are over; an
-    /// hour to one that is farther away. In 32 bits, which every board divides by itself.
+    /// hour to one that is farther away. In 32 bits: no 32-bit board divides 64 by itself.
     fn timeout_ms(&self) -> Option<u32> {
         let timer = self.timers.borrow().first_key_value().map(|((at, _), _)| *at);
         let nearest = match (timer, self.alarm.get()) {

@@ -82,7 +82,7 @@ impl Put for u64 {
         let u32_of = |part| u32::try_from(part).unwrap_or_default();
         let mut digits = [b'0'; 20];
         let (mut end, mut rest) = (digits.len(), *self);
-        // A 32-bit board divides nine digits by itself, and calls a function for each of more.
+        // Nine digits are 32 bits; a 32-bit board divides more by a long call for each digit.
         while rest >= PART {
             put_digits(&mut digits[..end], u32_of(rest % PART));
             (end, rest) = (end - 9, rest / PART);

@@ -24,7 +24,7 @@ impl Reactor {
     /// then read again: somebody may set that clock, or the board may have slept.
     pub fn unix_ms(&self) -> u64 {
         let (now, (read, unix_ms)) = (self.now(), self.wall.get());
-        // In 32 bits, which every board divides by itself.
+        // In 32 bits: no 32-bit board divides 64 by itself.
         let passed_us = u32::try_from(now.micros_since(read)).unwrap_or(u32::MAX);
         if unix_ms > 0 && passed_us < WALL_LOOK_US {
             return unix_ms + u64::from(passed_us / 1000);
