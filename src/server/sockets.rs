@@ -83,6 +83,10 @@ pub fn unix_of(socket: &OwnedFd, path: &Path) -> Result<PathBuf, Error> {
     Ok(bound)
 }
 
+/// How often, and how far apart, a socket is tried again that seems to have a server.
+const LEFT_TRIES: u32 = 20;
+const LEFT_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
 /// Binds the Unix socket: mode 0660, and group `hob` where there is such a group.
 pub fn unix(path: &Path) -> Result<OwnedFd, Error> {
     let fail =
@@ -100,10 +104,16 @@ pub fn unix(path: &Path) -> Result<OwnedFd, Error> {
         if !there.file_type().is_socket() {
             return Err(fail(&"there is a file that is no socket"));
         }
-        match UnixStream::connect(path) {
-            Ok(_) => return Err(fail(&"another server listens on it")),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
-            Err(error) => return Err(fail(&error)),
+        let mut tries = 0;
+        loop {
+            match UnixStream::connect(path) {
+                // A worker that such a server was just starting has its sockets until its exec.
+                Ok(_) if tries < LEFT_TRIES => std::thread::sleep(LEFT_PAUSE),
+                Ok(_) => return Err(fail(&"another server listens on it")),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => break,
+                Err(error) => return Err(fail(&error)),
+            }
+            tries += 1;
         }
         std::fs::remove_file(path).map_err(|error| fail(&error))?;
     }
@@ -130,4 +140,32 @@ fn group_id(name: &str) -> Option<u32> {
         let mut fields = line.split(':');
         (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_taken_over_once_its_last_owner_is_gone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("hob.sock");
+        let left = UnixListener::bind(&path).expect("it is free");
+        // It goes after it was found in use.
+        let owner = std::thread::spawn(move || left.accept().map(drop));
+        unix(&path).expect("nobody has it any more");
+        owner.join().expect("it ends").expect("it was tried");
+    }
+
+    #[test]
+    fn a_socket_with_a_server_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("hob.sock");
+        let _server = UnixListener::bind(&path).expect("it is free");
+        let error = unix(&path).expect_err("it is in use");
+        assert!(error.message.ends_with("another server listens on it"), "{}", error.message);
+        UnixStream::connect(&path).expect("it is still there");
+    }
 }
