@@ -13,7 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -158,29 +158,37 @@ impl Reactor {
 
     /// Waits for events (not at all if `busy`) and wakes whom they concern.
     fn wait(&self, busy: bool) -> io::Result<()> {
-        let mut timeout_ms = if busy { Some(0) } else { self.timeout_ms() };
+        let timeout_ms = if busy { Some(0) } else { self.timeout_ms() };
         let rest = self.rest.borrow();
         let quiet = |rest: &&Rest| timeout_ms.is_none_or(|ms| ms > rest.quiet_ms);
-        if let Some(rest) = rest.as_ref().filter(quiet).filter(|_| !self.resting.get()) {
-            if self.look(Some(rest.quiet_ms))? {
-                return Ok(());
-            }
-            timeout_ms = timeout_ms.map(|ms| ms - rest.quiet_ms);
-            self.resting.set(true);
-            (rest.what)();
-            // Nothing else runs before all is quiet again, and so nothing else is in memory.
+        let epoll = self.epoll.as_fd();
+        match rest.as_ref().filter(quiet).filter(|_| !self.resting.get()) {
+            Some(rest) => self.rest(epoll, rest, timeout_ms),
+            None => self.look(epoll, timeout_ms).map(drop),
         }
-        self.look(timeout_ms).map(drop)
+    }
+
+    /// Waits, and does what is done in a quiet if there is one. What runs from then on until all is
+    /// quiet again is in memory, and nothing else of the program: so this is not a part of its caller,
+    /// which is somewhere else, and has the descriptor from there.
+    #[inline(never)]
+    fn rest(&self, epoll: BorrowedFd, rest: &Rest, timeout_ms: Option<u32>) -> io::Result<()> {
+        if self.look(epoll, Some(rest.quiet_ms))? {
+            return Ok(());
+        }
+        self.resting.set(true);
+        (rest.what)();
+        self.look(epoll, timeout_ms.map(|ms| ms - rest.quiet_ms)).map(drop)
     }
 
     /// Waits for events for so long, and wakes whom they concern. False if there were none.
-    fn look(&self, timeout_ms: Option<u32>) -> io::Result<bool> {
+    fn look(&self, epoll: BorrowedFd, timeout_ms: Option<u32>) -> io::Result<bool> {
         let timeout = timeout_ms.map(|ms| Timespec {
             tv_sec: (ms / 1000).into(),
             tv_nsec: i64::from(ms % 1000) * 1_000_000,
         });
         let mut space = [MaybeUninit::<epoll::Event>::uninit(); BATCH];
-        let waited = epoll::wait(&self.epoll, &mut space, timeout.as_ref());
+        let waited = epoll::wait(epoll, &mut space, timeout.as_ref());
         self.time_goes_on();
         let events = match waited {
             Ok((events, _)) => events,
