@@ -164,31 +164,29 @@ impl Reactor {
         let epoll = self.epoll.as_fd();
         match rest.as_ref().filter(quiet).filter(|_| !self.resting.get()) {
             Some(rest) => self.rest(epoll, rest, timeout_ms),
-            None => self.look(epoll, timeout_ms).map(drop),
+            None => self.look(epoll, timeout_ms.map(timespec).as_ref()).map(drop),
         }
     }
 
     /// Waits, and does what is done in a quiet if there is one. What runs from then on until all is
     /// quiet again is in memory, and nothing else of the program: so this is not a part of its caller,
-    /// which is somewhere else, and has the descriptor from there.
+    /// which is somewhere else, and has the descriptor from there; times are divided before, which is a
+    /// call on a 32-bit board.
     #[inline(never)]
     fn rest(&self, epoll: BorrowedFd, rest: &Rest, timeout_ms: Option<u32>) -> io::Result<()> {
-        if self.look(epoll, Some(rest.quiet_ms))? {
+        let after = timeout_ms.map(|ms| timespec(ms - rest.quiet_ms));
+        if self.look(epoll, Some(&timespec(rest.quiet_ms)))? {
             return Ok(());
         }
         self.resting.set(true);
         (rest.what)();
-        self.look(epoll, timeout_ms.map(|ms| ms - rest.quiet_ms)).map(drop)
+        self.look(epoll, after.as_ref()).map(drop)
     }
 
     /// Waits for events for so long, and wakes whom they concern. False if there were none.
-    fn look(&self, epoll: BorrowedFd, timeout_ms: Option<u32>) -> io::Result<bool> {
-        let timeout = timeout_ms.map(|ms| Timespec {
-            tv_sec: (ms / 1000).into(),
-            tv_nsec: i64::from(ms % 1000) * 1_000_000,
-        });
+    fn look(&self, epoll: BorrowedFd, timeout: Option<&Timespec>) -> io::Result<bool> {
         let mut space = [MaybeUninit::<epoll::Event>::uninit(); BATCH];
-        let waited = epoll::wait(epoll, &mut space, timeout.as_ref());
+        let waited = epoll::wait(epoll, &mut space, timeout);
         self.time_goes_on();
         let events = match waited {
             Ok((events, _)) => events,
@@ -292,6 +290,10 @@ impl Reactor {
     fn with<R>(&self, index: u32, look: impl FnOnce(&mut Source) -> R) -> R {
         look(&mut self.sources.borrow_mut()[index as usize])
     }
+}
+
+fn timespec(ms: u32) -> Timespec {
+    Timespec { tv_sec: (ms / 1000).into(), tv_nsec: i64::from(ms % 1000) * 1_000_000 }
 }
 
 /// What the kernel tells of every descriptor.
