@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::Waker;
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use smol::LocalExecutor;
 
@@ -171,7 +171,8 @@ impl Reactor {
     /// Waits, and does what is done in a quiet if there is one. What runs from then on until all is
     /// quiet again is in memory, and nothing else of the program: so this is not a part of its caller,
     /// which is somewhere else, and has the descriptor from there; times are divided before, which is a
-    /// call on a 32-bit board.
+    /// call on a 32-bit board; and the wait is poll's, since epoll's is in milliseconds, which are
+    /// reckoned somewhere else as well.
     #[inline(never)]
     fn rest(&self, epoll: BorrowedFd, rest: &Rest, timeout_ms: Option<u32>) -> io::Result<()> {
         let after = timeout_ms.map(|ms| timespec(ms - rest.quiet_ms));
@@ -180,7 +181,10 @@ impl Reactor {
         }
         self.resting.set(true);
         (rest.what)();
-        self.look(epoll, after.as_ref()).map(drop)
+        match poll(&mut [PollFd::from_borrowed_fd(epoll, PollFlags::IN)], after.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => self.look(epoll, Some(&timespec(0))).map(drop),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Waits for events for so long, and wakes whom they concern. False if there were none.
