@@ -168,17 +168,16 @@ impl Reactor {
         }
     }
 
-    /// Waits, and does what is done in a quiet if there is one. What runs from then on until all is
-    /// quiet again is in memory, and nothing else of the program: so this is not a part of its caller,
-    /// which is somewhere else, and has the descriptor from there; times are divided before, which is a
-    /// call on a 32-bit board; and the wait is poll's, since epoll's is in milliseconds, which are
-    /// reckoned somewhere else as well.
+    /// Waits, and does what is done in a quiet if there is one. What runs from then on until something
+    /// happens is all of the program that stays in memory, with what stands around it. So this is a
+    /// function of its own, has the descriptor from its caller, divides before, and waits by `poll`: epoll
+    /// would have its milliseconds from a function somewhere else.
     #[inline(never)]
     fn rest(&self, epoll: BorrowedFd, rest: &Rest, timeout_ms: Option<u32>) -> io::Result<()> {
-        let after = timeout_ms.map(|ms| timespec(ms - rest.quiet_ms));
         if self.look(epoll, Some(&timespec(rest.quiet_ms)))? {
             return Ok(());
         }
+        let after = timeout_ms.map(|ms| timespec(ms - rest.quiet_ms));
         self.resting.set(true);
         (rest.what)();
         match poll(&mut [PollFd::from_borrowed_fd(epoll, PollFlags::IN)], after.as_ref()) {
