@@ -50,6 +50,33 @@ fn a_rest_comes_once_in_a_quiet_and_no_timer_early() {
 }
 
 #[test]
+fn an_alarm_that_has_rung_is_heard_though_it_is_set_anew() {
+    let reactor = Reactor::new().expect("a reactor");
+    let (mut here, there) = UnixStream::pair().expect("a pair");
+    there.set_nonblocking(true).expect("set");
+    let io = Io::new(&reactor, there).expect("registered");
+    let executor = LocalExecutor::new();
+    // One look at the descriptors wakes both, and who is told of a descriptor comes first.
+    here.write_all(b"x").expect("written");
+    reactor.set_alarm(Some(reactor.now()));
+    let moves = async {
+        io.ready(Interest::Read).await;
+        reactor.set_alarm(Some(reactor.now().after_ms(60_000)));
+        std::future::pending().await
+    };
+    let hears = async {
+        reactor.alarm().await;
+        true
+    };
+    let gives_up = async {
+        reactor.sleep_ms(5_000).await;
+        false
+    };
+    let heard = smol::future::or(moves, smol::future::or(hears, gives_up));
+    assert!(reactor.run(&executor, heard).expect("it runs"));
+}
+
+#[test]
 fn the_wall_clock_goes_with_the_other_one() {
     let reactor = Reactor::new().expect("a reactor");
     let looks = async {

@@ -39,17 +39,18 @@ impl Reactor {
         self.now.set(None);
     }
 
-    /// Sets the one alarm that [`Reactor::alarm`] waits for; `None`: no alarm.
+    /// Sets the one alarm that [`Reactor::alarm`] waits for; `None`: no alarm. It rings with what wakes the
+    /// server anyway, once it is due, or else half a millisecond later.
     pub fn set_alarm(&self, at: Option<Instant>) {
         self.alarm.set(at);
     }
 
-    /// Waits until the alarm has rung, as set by [`Reactor::set_alarm`] at that time. For one
-    /// waiting task: a timer that is moved often and costs nothing to move.
+    /// Waits until the alarm has rung. It may have been set anew since, so its time is to be looked at.
+    /// For one waiting task: a timer that is moved often and costs nothing to move.
     pub async fn alarm(&self) {
         let mut armed = false;
         poll_fn(|cx| {
-            if armed && self.alarm.get().is_none() && self.alarm_waker.borrow().is_none() {
+            if armed && self.alarm_waker.borrow().is_none() {
                 return Poll::Ready(());
             }
             armed = true;
