@@ -117,7 +117,7 @@ impl<'a> ReplyHead<'a> {
     /// Adds whole lines, of any length; once in a head.
     #[must_use]
     pub fn lines(self, lines: &'a str) -> ReplyHead<'a> {
-        self.beside(["", lines, ""])
+        if lines.is_empty() { self } else { self.beside(["", lines, ""]) }
     }
 
     fn beside(self, long: [&'a str; 3]) -> ReplyHead<'a> {
