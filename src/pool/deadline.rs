@@ -15,32 +15,41 @@ enum Due {
     Version(VersionId),
 }
 
+type Deadline = (Instant, Reason, Due);
+
 impl Pool {
     pub(super) fn deadline_passed(&mut self, now: Instant, actions: &mut Actions) {
         if self.recheck {
             // The placement that every event ends with is what was asked for.
             return;
         }
-        if let Some((at, _, due)) = self.nearest()
-            && at <= now
-        {
-            match due {
-                Due::Slot(slot) => self.slot_due(now, slot, actions),
-                Due::Waiter(ticket) => self.waiter_due(ticket, actions),
-                Due::Version(version) => self.known_mut(version).hold = Hold::None,
+        let [first, second] = self.nearest();
+        let exact = |deadline: Option<Deadline>| deadline.map(|(at, reason, _)| (at, reason));
+        match first {
+            Some((at, _, due)) if at <= now => {
+                // What handling it brings about is noted, as with every other event.
+                self.next = exact(second);
+                match due {
+                    Due::Slot(slot) => self.slot_due(now, slot, actions),
+                    Due::Waiter(ticket) => self.waiter_due(ticket, actions),
+                    Due::Version(version) => self.known_mut(version).hold = Hold::None,
+                }
             }
+            _ => self.next = exact(first),
         }
-        self.next = self.nearest().map(|(at, reason, _)| (at, reason));
     }
 
-    /// The nearest deadline of all: of equal ones a slot's first, then a waiter's.
-    fn nearest(&self) -> Option<(Instant, Reason, Due)> {
-        let mut nearest: Option<(Instant, Reason, Due)> = None;
+    /// The nearest deadline of all and the one behind it: of equal ones a slot's first, then a
+    /// waiter's.
+    fn nearest(&self) -> [Option<Deadline>; 2] {
+        let mut nearest: [Option<Deadline>; 2] = [None; 2];
         let mut offer = |at: Option<Instant>, reason, due| {
-            if let Some(at) = at
-                && nearest.is_none_or(|(least, ..)| at < least)
-            {
-                nearest = Some((at, reason, due));
+            let Some(at) = at else { return };
+            let before = |other: Option<Deadline>| other.is_none_or(|(least, ..)| at < least);
+            if before(nearest[0]) {
+                nearest = [Some((at, reason, due)), nearest[0]];
+            } else if before(nearest[1]) {
+                nearest[1] = Some((at, reason, due));
             }
         };
         for (index, slot) in (0u16..).zip(&self.slots) {
