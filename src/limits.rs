@@ -137,7 +137,7 @@ pub const QUEUE_WAIT_MS_DEFAULT: u32 = 1_000;
 /// How long it waits at least, while half of the waiting line is free. Callers that ask again at once, as
 /// under overload, would take the time of those that are served, and a worker that is nearly done is
 /// soon there.
-pub const QUEUE_WAIT_MS_MIN: u32 = 5;
+pub const QUEUE_WAIT_MS_MIN: u32 = 6;
 
 /// How long a worker sits idle before it is stopped.
 pub const IDLE_TIMEOUT_S_DEFAULT: u32 = 600;

@@ -39,7 +39,7 @@ A function is a folder with function.toml and whatever its handler needs:
   environment = { TABLE = \"orders\" }
   reserved_concurrency = 2    # absent: unreserved; 0: off
   provisioned_concurrency = 1 # workers kept ready
-  queue_wait_ms = 1000        # wait for a free worker before 429; 0: refuse after 5 ms
+  queue_wait_ms = 1000        # wait for a free worker before 429; 0: refuse after 6 ms
   idle_timeout_s = 600        # stop idle workers
   shutdown_grace_ms = 500     # from SIGTERM to SIGKILL; 2000 with external extensions
   max_invocations = 0         # recycle a worker after so many; 0: never

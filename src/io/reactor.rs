@@ -37,6 +37,10 @@ const TICKS_AT_ONE_TIME: usize = 4;
 /// The longest wait: 32 bits hold it in microseconds.
 const HOUR_US: u32 = 3_600_000_000;
 
+/// What the alarm may be late by, if nothing else wakes the server until then: what is due is mostly done
+/// with what came anyway, and another CPU need not be woken for it again.
+const ALARM_SLACK_US: u64 = 500;
+
 /// Descriptors that room is made for at one time. Doubling would leave half of the room empty.
 const SOURCES_STEP: usize = 32;
 
@@ -208,7 +212,8 @@ impl Reactor {
     /// hour to one that is farther away. In 32 bits: no 32-bit board divides 64 by itself.
     fn timeout_ms(&self) -> Option<u32> {
         let timer = self.timers.borrow().first_key_value().map(|((at, _), _)| *at);
-        let nearest = match (timer, self.alarm.get()) {
+        let alarm = self.alarm.get().map(|at| at.after_us(ALARM_SLACK_US));
+        let nearest = match (timer, alarm) {
             (Some(timer), Some(alarm)) => timer.min(alarm),
             (timer, alarm) => timer.or(alarm)?,
         };

@@ -23,10 +23,16 @@ impl Instant {
         self.0
     }
 
+    /// The instant `us` microseconds later; the end of time if that does not fit.
+    #[must_use]
+    pub const fn after_us(self, us: u64) -> Instant {
+        Instant(self.0.saturating_add(us))
+    }
+
     /// The instant `ms` milliseconds later; the end of time if that does not fit.
     #[must_use]
     pub const fn after_ms(self, ms: u32) -> Instant {
-        Instant(self.0.saturating_add(ms as u64 * 1000))
+        self.after_us(ms as u64 * 1000)
     }
 
     /// Microseconds from `earlier` to here, 0 if `earlier` is later.
