@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::http::{Conn, invocations};
-use crate::load::{ROUNDS, Rate, in_turns, invocation, load};
+use crate::load::{ROUNDS, in_turns, invocation, load};
 use crate::relay::{Relay, Way};
 use crate::server::{EVENT, Server, exec, native};
 use crate::{Bench, Row, median_p99};
@@ -168,14 +168,22 @@ fn throughput(bench: &Bench) -> Row {
             assert!(load.refused.is_empty());
             load
         };
-        let [Rate { rate, part }, bare] = in_turns([&|| run(&warm), &|| run(bare)]);
-        let [relayed, _] = in_turns([&|| relay.load(clients, count, Way::Native), &|| {
-            relay.load(clients, count, Way::None)
-        }]);
+        let [relayed, answered, native, bare] = in_turns([
+            &|| relay.load(clients, count, Way::Native),
+            &|| relay.load(clients, count, Way::None),
+            &|| run(&warm),
+            &|| run(bare),
+        ]);
+        // What the relay's way to a worker takes, on top of this server's own replies.
+        let most = 1.0 / (1.0 + 1.0 / relayed.part - 1.0 / answered.part);
         text.push(format!(
-            "{clients} clients: {rate:.0}/s, {part:.2} x a reply without a worker ({:.0}/s); a bare \
-             relay {:.0}/s, {:.2} x",
-            bare.rate, relayed.rate, relayed.part
+            "{clients} clients: {:.0}/s, {:.2} x a reply without a worker ({:.0}/s; at most {most:.2} x, \
+             with a bare relay's way to workers); the relay {:.0}/s, {:.2} x its own",
+            native.rate,
+            native.part,
+            bare.rate,
+            relayed.rate,
+            relayed.part / answered.part
         ));
     }
     Row {
