@@ -142,15 +142,10 @@ impl Host {
         self.executor.spawn(task).detach();
     }
 
-    /// Listens to a worker for as long as it has a process.
+    /// Listens to a worker for as long as it has a process. With a task of its own, since it lasts:
+    /// nothing of the worker's birth is kept in it.
     fn let_live(self: &Rc<Self>, worker: Rc<Worker>) {
-        let host = Rc::clone(self);
-        // Of its own, since it lasts: nothing of the worker's birth is kept in it.
-        let task = async move {
-            let exit = worker.live(&host).await;
-            host.exited(&worker, exit);
-        };
-        self.executor.spawn(task).detach();
+        self.executor.spawn(worker.live(Rc::clone(self))).detach();
     }
 
     /// The crew of a worker that starts, if it has external extensions.

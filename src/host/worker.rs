@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt::Write;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -99,33 +99,33 @@ impl Worker {
         }
     }
 
-    /// Talks, listens and waits until the process is gone, and has been heard to its end.
-    pub async fn live(&self, host: &Rc<Host>) -> Exit {
-        let mut exec = match &self.talk {
-            // On the heap, since most workers are not of this kind and their tasks last.
-            Talk::Exec(talk) => Some(Box::pin(talk.run(host, self))),
-            Talk::Native(_) | Talk::Provided(_) => None,
-        };
+    /// Talks, listens and waits until the process is gone and has been heard to its end, and tells the
+    /// host. By hand, because a task that awaits each of these is twice as large, and workers are many.
+    pub fn live(self: Rc<Self>, host: Rc<Host>) -> impl Future<Output = ()> {
+        // On the heap, since most workers are not of this kind and their tasks last.
+        let mut exec = matches!(self.talk, Talk::Exec(_))
+            .then(|| Box::pin(Rc::clone(&self).run(Rc::clone(&host))));
         let (mut spoken, mut heard) = (false, false);
-        // By hand, because a future for each of these makes a task three times as large.
-        let exit = poll_fn(|cx| {
+        poll_fn(move |cx| {
             spoken = spoken
                 || match (&self.talk, &mut exec) {
-                    (Talk::Native(talk), _) => talk.poll(cx, host, self).is_ready(),
+                    (Talk::Native(talk), _) => talk.poll(cx, &host, &self).is_ready(),
                     (_, Some(exec)) => exec.as_mut().poll(cx).is_ready(),
                     // Its connections have tasks of their own.
                     (Talk::Exec(_) | Talk::Provided(_), None) => true,
                 };
-            heard = heard || self.output.poll(cx, |line| self.said(host, line)).is_ready();
-            self.process.poll_exited(cx)
-        })
-        .await;
-        poll_fn(|cx| {
-            self.hear_last(cx, host, spoken);
+            heard = heard || self.output.poll(cx, |line| self.said(&host, line)).is_ready();
+            let exit = ready!(self.process.poll_exited(cx));
+            self.hear_last(cx, &host, spoken);
+            host.exited(&self, exit);
             Poll::Ready(())
         })
-        .await;
-        exit
+    }
+
+    async fn run(self: Rc<Self>, host: Rc<Host>) {
+        if let Talk::Exec(talk) = &self.talk {
+            talk.run(&host, &self).await;
+        }
     }
 
     /// Hears what a process that is gone said last.
