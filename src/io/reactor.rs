@@ -37,8 +37,9 @@ const TICKS_AT_ONE_TIME: usize = 4;
 /// The longest wait: 32 bits hold it in microseconds.
 const HOUR_US: u32 = 3_600_000_000;
 
-/// What the alarm may be late by, if nothing else wakes the server until then: what is due is mostly done
-/// with what came anyway, and another CPU need not be woken for it again.
+/// What the alarm is let be late by, before that is rounded up to a whole millisecond, if nothing else wakes
+/// the server until then: what is due is mostly done with what came anyway, and another CPU need not be
+/// woken for it again.
 const ALARM_SLACK_US: u64 = 500;
 
 /// Descriptors that room is made for at one time. Doubling would leave half of the room empty.

@@ -5,12 +5,17 @@ use std::os::unix::net::UnixStream;
 
 use super::*;
 
+/// Two ends of a stream: one to write to, the other looked at.
+fn watched(reactor: &Rc<Reactor>) -> (UnixStream, Io<UnixStream>) {
+    let (here, there) = UnixStream::pair().expect("a pair");
+    there.set_nonblocking(true).expect("set");
+    (here, Io::new(reactor, there).expect("registered"))
+}
+
 #[test]
 fn who_gives_way_lets_descriptors_be_looked_at() {
     let reactor = Reactor::new().expect("a reactor");
-    let (mut here, there) = UnixStream::pair().expect("a pair");
-    there.set_nonblocking(true).expect("set");
-    let io = Io::new(&reactor, there).expect("registered");
+    let (mut here, io) = watched(&reactor);
     here.write_all(b"x").expect("written");
     let turns = Cell::new(0);
     let executor = LocalExecutor::new();
@@ -52,9 +57,7 @@ fn a_rest_comes_once_in_a_quiet_and_no_timer_early() {
 #[test]
 fn an_alarm_that_has_rung_is_heard_though_it_is_set_anew() {
     let reactor = Reactor::new().expect("a reactor");
-    let (mut here, there) = UnixStream::pair().expect("a pair");
-    there.set_nonblocking(true).expect("set");
-    let io = Io::new(&reactor, there).expect("registered");
+    let (mut here, io) = watched(&reactor);
     let executor = LocalExecutor::new();
     // One look at the descriptors wakes both, and who is told of a descriptor comes first.
     here.write_all(b"x").expect("written");

@@ -39,8 +39,8 @@ impl Reactor {
         self.now.set(None);
     }
 
-    /// Sets the one alarm that [`Reactor::alarm`] waits for; `None`: no alarm. It rings with what wakes the
-    /// server anyway, once it is due, or else half a millisecond later.
+    /// Sets the one alarm that [`Reactor::alarm`] waits for; `None`: no alarm. Once it is due it rings with
+    /// what wakes the server anyway, or else at most a millisecond and a half later.
     pub fn set_alarm(&self, at: Option<Instant>) {
         self.alarm.set(at);
     }
